@@ -1,0 +1,107 @@
+"""Sizes of a model, as plain data: what a checkpoint has to say about itself to be rebuilt."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SamConfig:
+    """Architecture of one model.
+
+    The defaults are MobileSAM's (Zhang et al. 2023, arXiv:2306.14289, section 4; the encoder is
+    TinyViT-5M of Wu et al. 2022, arXiv:2207.10666, with its last downsampling at stride 1).
+    """
+
+    image_size: int = 1024
+    """Side of the square that an image is scaled into and padded to, in pixels."""
+    encoder_dims: tuple[int, ...] = (64, 128, 160, 320)
+    """Channels of the encoder's stages; the first is convolutional, the others attend."""
+    encoder_depths: tuple[int, ...] = (2, 2, 6, 2)
+    """Blocks of each stage."""
+    encoder_heads: tuple[int, ...] = (2, 4, 5, 10)
+    """Attention heads of each stage; the first is not used."""
+    encoder_windows: tuple[int, ...] = (7, 7, 14, 7)
+    """Side of the attention windows of each stage, in cells; the first is not used."""
+    encoder_strides: tuple[int, ...] = (2, 2, 1)
+    """Strides of the downsamplings between the stages; the patch embedding before has 4."""
+    embedding_dim: int = 256
+    """Channels of image embedding, prompt tokens and decoder."""
+    decoder_depth: int = 2
+    decoder_heads: int = 8
+    decoder_mlp_dim: int = 2048
+    mask_prompt_dim: int = 16
+    """Channels between the two convolutions that embed a mask prompt."""
+    multimasks: int = 3
+    """Masks for an ambiguous prompt; the decoder has one more, for a clear one."""
+    iou_head_depth: int = 3
+    iou_head_dim: int = 256
+
+    def __post_init__(self) -> None:
+        stages = len(self.encoder_dims)
+        lengths = {
+            "encoder_depths": stages,
+            "encoder_heads": stages,
+            "encoder_windows": stages,
+            "encoder_strides": stages - 1,
+        }
+        for name, length in lengths.items():
+            if len(getattr(self, name)) != length:
+                raise ValueError(f"{name} has {len(getattr(self, name))} entries, not {length}")
+        if self.image_size % self.stride:
+            raise ValueError(f"image_size {self.image_size} is no multiple of {self.stride}")
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the input to one cell of the image embedding."""
+        return 4 * math.prod(self.encoder_strides)
+
+    @property
+    def embedding_size(self) -> int:
+        """Side of the image embedding of a whole input, in cells."""
+        return self.image_size // self.stride
+
+    @property
+    def mask_size(self) -> int:
+        """Side of the low-resolution logits, in cells: four to a cell of the embedding."""
+        return 4 * self.embedding_size
+
+    def to_json(self) -> str:
+        """Returns all fields as a JSON object."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> SamConfig:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: it is not JSON, or has a field that is not known here.
+        """
+        fields = json.loads(text)
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(fields) - known)
+        if unknown:
+            raise ValueError(f"unknown field {unknown[0]!r} in the model's configuration")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+
+MOBILE_SAM = SamConfig()
+
+# Finer cells (stride 8 for 16) on a smaller picture: at 256 pixels, that is what keeps the
+# outline of a small object.
+DEMO = SamConfig(
+    image_size=256,
+    encoder_dims=(32, 64, 96, 128),
+    encoder_depths=(2, 2, 4, 2),
+    encoder_heads=(1, 2, 3, 4),
+    encoder_windows=(8, 8, 16, 8),
+    encoder_strides=(2, 1, 1),
+    embedding_dim=128,
+    decoder_depth=2,
+    decoder_heads=4,
+    decoder_mlp_dim=512,
+    iou_head_dim=128,
+)

@@ -1,0 +1,92 @@
+"""The whole model: image encoder, prompt encoder and mask decoder."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mobile_sam.modeling.config import SamConfig
+from mobile_sam.modeling.image_encoder import ImageEncoder
+from mobile_sam.modeling.mask_decoder import MaskDecoder
+from mobile_sam.modeling.prompt_encoder import PointLabel, PromptEncoder
+from mobile_sam.modeling.transformer import all_seen
+
+# Mean and standard deviation of ImageNet's RGB pixels, which SAM normalises by.
+_PIXEL_MEAN = (123.675, 116.28, 103.53)
+_PIXEL_STD = (58.395, 57.12, 57.375)
+
+SINGLE = slice(0, 1)
+"""The mask for a clear prompt."""
+MULTI = slice(1, None)
+"""The masks for an ambiguous prompt."""
+ALL = slice(None)
+
+
+class Sam(nn.Module):
+    """A model of the architecture `config`, with random weights at first."""
+
+    def __init__(self, config: SamConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image_encoder = ImageEncoder(config)
+        self.prompt_encoder = PromptEncoder(config)
+        self.mask_decoder = MaskDecoder(config)
+        for name, values in (("pixel_mean", _PIXEL_MEAN), ("pixel_std", _PIXEL_STD)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+        self.pixel_mean: Tensor
+        self.pixel_std: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.pixel_mean.device
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Encodes pictures that are already scaled to fit the input.
+
+        Args:
+            pixels: (B, 3, H, W), RGB, 0 to 255, any dtype; H and W at most `image_size`. What is
+                missing at the right and at the bottom is padded.
+
+        Returns:
+            float (B, embedding_dim, embedding_size, embedding_size).
+        """
+        height, width = pixels.shape[-2:]
+        size = self.config.image_size
+        normalised = (pixels.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+        padded = F.pad(normalised, (0, size - width, 0, size - height))
+        return self.image_encoder(padded.contiguous(memory_format=torch.channels_last))
+
+    def decode(
+        self,
+        embedding: Tensor,
+        points: Tensor,
+        labels: Tensor,
+        mask_logits: Tensor | None = None,
+        has_mask: Tensor | None = None,
+        masks: slice = ALL,
+    ) -> tuple[Tensor, Tensor]:
+        """Decodes N objects in one batch.
+
+        Args:
+            embedding: float (N or 1, embedding_dim, h, w).
+            points: float (N, T, 2), x and y in pixels of the scaled picture; (0, 0) is the centre
+                of its first pixel, as in SAM.
+            labels: integer (N, T) of `PointLabel`.
+            mask_logits: float (N, 1, mask_size, mask_size), mask prompts; None: nobody has one.
+            has_mask: bool (N,), whose `mask_logits` count; None: all of them.
+            masks: `SINGLE`, `MULTI` or `ALL`.
+
+        Returns:
+            Logits, float (N, M, mask_size, mask_size), over the padded input, and predicted IoU,
+            float (N, M).
+        """
+        encoder = self.prompt_encoder
+        tokens = encoder.embed_points((points + 0.5) / self.config.image_size, labels)
+        return self.mask_decoder(
+            embedding,
+            encoder.positions(),
+            tokens,
+            encoder.embed_masks(len(labels), mask_logits, has_mask),
+            all_seen(labels, PointLabel.NONE, self.mask_decoder.own_tokens),
+            masks,
+        )

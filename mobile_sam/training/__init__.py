@@ -1,0 +1,1 @@
+"""Training on procedural scenes, and measuring what came of it."""

@@ -1,0 +1,165 @@
+"""Training samples: a scene, some of its objects, a prompt for each."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from mobile_sam.modeling import PointLabel, SamConfig
+from mobile_sam.scenes import Scene, draw_scene
+
+# Kinds of prompt and how often each is drawn.
+_KINDS = ("box", "point", "points", "box and point")
+_KIND_SHARES = (0.44, 0.40, 0.08, 0.08)
+_MASK_SHARE = 0.06  # of all prompts have a mask as well
+_TOKENS = 5  # a prompt's points, at most, with the filler
+_LEAST_AREA = 24  # pixels; what is smaller is no object to learn from
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A batch of B scenes with P prompts each.
+
+    pixels: uint8 (B, 3, S, S), RGB.
+    points, labels: float32 (B P, T, 2) and int64 (B P, T), as `Sam.decode` takes them.
+    mask_logits, has_mask: float32 (B P, 1, m, m) and bool (B P,).
+    targets: float32 (B P, m, m), the share of each cell that is the object.
+    ambiguous: bool (B P,), whether the prompt is a single point.
+    """
+
+    pixels: Tensor
+    points: Tensor
+    labels: Tensor
+    mask_logits: Tensor
+    has_mask: Tensor
+    targets: Tensor
+    ambiguous: Tensor
+
+
+def tight_box(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Returns the half-open box of a mask that is not empty: float32 x, y, x, y in pixels."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+
+
+def inner_point(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Returns the pixel (x, y) farthest from the mask's outline, float32 (2,)."""
+    framed = np.pad(mask, 1).astype(np.uint8)
+    distance = cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1]
+    y, x = np.unravel_index(int(distance.argmax()), mask.shape)
+    return np.array([x, y], np.float32)
+
+
+def jittered(box: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Returns a box as a detector may give it: each side off by a few per cent of the size."""
+    size = np.tile(box[2:] - box[:2], 2)
+    shift = np.clip(rng.normal(0, 0.05, 4), -0.12, 0.12) * rng.uniform(0, 1)
+    return (box + np.clip(shift * size, -20, 20)).astype(np.float32)
+
+
+def objects_of(scene: Scene) -> list[NDArray[np.bool_]]:
+    """Returns the masks, bool (H, W), of the objects that are large enough to count."""
+    areas = np.bincount(scene.labels.ravel())
+    return [scene.labels == i for i in range(1, len(areas)) if areas[i] >= _LEAST_AREA]
+
+
+def _random_points(
+    mask: NDArray[np.bool_], count: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    y, x = np.nonzero(mask)
+    chosen = rng.integers(len(x), size=count)
+    return np.stack([x[chosen], y[chosen]], axis=1).astype(np.float32)
+
+
+def _background_points(
+    mask: NDArray[np.bool_], count: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Points around the object but not on it: there a click to correct would be."""
+    near = cv2.dilate(mask.astype(np.uint8), np.ones((25, 25), np.uint8)) > 0
+    candidates = near & ~mask
+    return _random_points(candidates if candidates.any() else ~mask, count, rng)
+
+
+def _draw_prompt(
+    mask: NDArray[np.bool_], rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.int64], bool]:
+    """Returns points (T, 2), labels (T,), and whether it is a single point."""
+    points = np.zeros((_TOKENS, 2), np.float32)
+    labels = np.full(_TOKENS, PointLabel.NONE, np.int64)
+    kind = rng.choice(_KINDS, p=_KIND_SHARES)
+    used = 0
+    if "point" in kind:
+        foreground = int(rng.integers(1, 4)) if kind == "points" else 1
+        one = inner_point(mask)[None] if rng.random() < 0.3 else _random_points(mask, 1, rng)
+        points[:1], points[1:foreground] = one, _random_points(mask, foreground - 1, rng)
+        labels[:foreground] = PointLabel.FOREGROUND
+        used = foreground
+        if kind == "points" and not mask.all():
+            points[used] = _background_points(mask, 1, rng)[0]
+            labels[used] = PointLabel.BACKGROUND
+            used += 1
+    if "box" in kind:
+        points[used : used + 2] = jittered(tight_box(mask), rng).reshape(2, 2)
+        labels[used : used + 2] = (PointLabel.BOX_MINIMUM, PointLabel.BOX_MAXIMUM)
+    else:
+        labels[used] = PointLabel.NOT_A_POINT
+    return points, labels, bool(kind == "point")
+
+
+def _rough_mask(target: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Returns logits (m, m) of a mask that is nearly right: shifted, grown or shrunk, blurred."""
+    side = len(target)
+    shift = np.eye(2, 3, dtype=np.float64)
+    shift[:, 2] = rng.normal(0, 0.02 * side, 2)
+    moved = cv2.warpAffine(target, shift, (side, side))
+    kernel = np.ones((3, 3), np.uint8)
+    change = cv2.dilate if rng.random() < 0.5 else cv2.erode
+    moved = change(moved, kernel, iterations=int(rng.integers(0, 3)))
+    blurred = cv2.GaussianBlur(moved, (0, 0), rng.uniform(0.5, 3))
+    return ((blurred - 0.5) * rng.uniform(8, 24)).astype(np.float32)
+
+
+def _collate(parts: list[tuple[NDArray, ...]]) -> Samples:
+    columns = [torch.from_numpy(np.stack(column)) for column in zip(*parts, strict=True)]
+    pixels, *others = columns
+    return Samples(pixels.permute(0, 3, 1, 2), *(column.flatten(0, 1) for column in others))
+
+
+class SceneSamples(IterableDataset[Samples]):
+    """Endless batches of new scenes; the same seed gives the same ones."""
+
+    def __init__(self, config: SamConfig, seed: int, scenes: int, prompts: int) -> None:
+        """Draws `scenes` scenes of `config.image_size` a batch, with `prompts` prompts each."""
+        self.size, self.mask_size = config.image_size, config.mask_size
+        self.seed, self.scenes, self.prompts = seed, scenes, prompts
+
+    def __iter__(self) -> Iterator[Samples]:
+        worker = get_worker_info()
+        rng = np.random.default_rng((self.seed, worker.id if worker else 0))
+        cv2.setNumThreads(1)
+        while True:
+            yield _collate([self._draw(rng) for _ in range(self.scenes)])
+
+    def _draw(self, rng: np.random.Generator) -> tuple[NDArray, ...]:
+        objects: list[NDArray[np.bool_]] = []
+        while not objects:
+            scene = draw_scene(rng, (self.size, self.size))
+            objects = objects_of(scene)
+        order = rng.permutation(len(objects))
+        chosen = [objects[order[i % len(objects)]] for i in range(self.prompts)]
+        prompts = [_draw_prompt(mask, rng) for mask in chosen]
+        points, labels, ambiguous = (np.stack(c) for c in zip(*prompts, strict=True))
+        m = self.mask_size
+        targets = np.stack(
+            [cv2.resize(c.astype(np.float32), (m, m), interpolation=cv2.INTER_AREA) for c in chosen]
+        )
+        has_mask = rng.random(self.prompts) < _MASK_SHARE
+        rough = np.stack(
+            [_rough_mask(t, rng) if has else np.zeros_like(t) for t, has in zip(targets, has_mask)]
+        )
+        return scene.image, points, labels, rough[:, None], has_mask, targets, ambiguous & ~has_mask
