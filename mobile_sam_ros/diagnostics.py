@@ -1,0 +1,194 @@
+"""What the node says about itself on /diagnostics, once a second.
+
+One status of one DiagnosticArray is ours: its name is `<full name of the node>: segmentation`, for
+example `/sam: segmentation`. `status_values(message, "/sam")` reads it back. Its keys:
+
+    state                   of the lifecycle: unconfigured, inactive, active
+    weights, device         what runs and where; empty until configured
+    window_s                seconds that rates and windowed latencies look back
+    rate_received_hz        images, over the window
+    rate_segmented_hz       images with results, over the window
+    <counter>               every name in COUNTERS, since the start
+    latency_<stage>_p50_ms, latency_<stage>_p95_ms
+                            every name in STAGES, over the window; absent without samples in it
+    latency_<stage>_p50_ms_since_start, latency_<stage>_p95_ms_since_start
+                            the same since the start, exact to 1 %; absent before the first sample
+
+Every image that is received ends in exactly one of the counters `frames_segmented`,
+`frames_dropped_*`, `frames_unprompted`, `frames_unwatched`, except for those still in the ring or
+at work. An image that is segmented twice (prompts that came later) counts once.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+STAGES = {
+    "receive": "stamp of the image to its arrival in the node, by the node's clock",
+    "match": "arrival of the image to knowing what to segment in it",
+    "queue": "from there until the model takes it up",
+    "convert": "message to RGB array, prompts checked",
+    "encode": "image encoder; not run again for further prompts on the same image",
+    "decode": "all objects of the image in one batch",
+    "publish": "composing and publishing the outputs that have subscribers",
+    "total": "stamp of the image to its results published, by the node's clock",
+}
+
+COUNTERS = {
+    "frames_received": "images that arrived",
+    "frames_segmented": "images with results published, also empty ones",
+    "frames_dropped_stale": "images with something to segment that a newer one overtook",
+    "frames_dropped_invalid": "images refused: size, encoding, step or data",
+    "frames_dropped_error": "images on which the model failed",
+    "frames_unprompted": "images without anything to segment: no detection, no prompt",
+    "frames_unwatched": "images not segmented because no output had a subscriber",
+    "detections_received": "Detection2DArray messages that arrived",
+    "detections_unmatched": "of these, without an image of their stamp within the slop",
+    "prompts_received": "PromptArray messages and clicks that arrived",
+    "objects_segmented": "objects in the results",
+    "objects_rejected": "boxes, points and masks refused: outside, empty, not finite, wrong size",
+}
+
+WINDOW_S = 5.0
+PERCENTILES = (50, 95)
+_STATUS_SUFFIX = ": segmentation"
+
+
+class Latency:
+    """Durations of one stage: the last few seconds exactly, everything since the start to 1 %."""
+
+    _GROWTH = math.log(1.02)  # width of the histogram's buckets
+    _LEAST = 1e-6  # seconds; shorter ones count as this
+
+    def __init__(self) -> None:
+        self._recent: deque[tuple[float, float]] = deque()
+        self._buckets: Counter[int] = Counter()
+
+    def add(self, seconds: float, now: float) -> None:
+        """Records a duration at the monotonic time `now`."""
+        self._recent.append((now, seconds))
+        self.forget(now)
+        self._buckets[round(math.log(max(seconds, self._LEAST) / self._LEAST) / self._GROWTH)] += 1
+
+    def forget(self, now: float) -> None:
+        """Lets go of what lies before the window."""
+        while self._recent and self._recent[0][0] < now - WINDOW_S:
+            self._recent.popleft()
+
+    def recent(self, percent: float) -> float | None:
+        """Returns a percentile over the window in seconds, None without samples."""
+        durations = sorted(seconds for _, seconds in self._recent)
+        return durations[_rank(percent, len(durations))] if durations else None
+
+    def since_start(self, percent: float) -> float | None:
+        """Returns a percentile over everything in seconds, None without samples."""
+        left = _rank(percent, self._buckets.total())
+        for bucket in sorted(self._buckets):
+            left -= self._buckets[bucket]
+            if left < 0:
+                return self._LEAST * math.exp(bucket * self._GROWTH)
+        return None
+
+
+def _rank(percent: float, count: int) -> int:
+    """Index of a percentile among `count` sorted values, by the nearest-rank rule."""
+    return max(0, math.ceil(percent / 100 * count) - 1)
+
+
+class Statistics:
+    """Counts and times what the node does. Any thread may call any method."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._started = clock()
+        self._counters = dict.fromkeys(COUNTERS, 0)
+        self._latencies = {stage: Latency() for stage in STAGES}
+        self._times: dict[str, deque[float]] = {
+            "frames_received": deque(),
+            "frames_segmented": deque(),
+        }
+
+    def count(self, counter: str, number: int = 1) -> None:
+        """Adds to one of COUNTERS."""
+        with self._lock:
+            self._counters[counter] += number
+            if counter in self._times:
+                self._times[counter].extend([self._clock()] * number)
+                self._forget()
+
+    def time(self, stage: str, seconds: float) -> None:
+        """Records how long one of STAGES took."""
+        with self._lock:
+            self._latencies[stage].add(seconds, self._clock())
+
+    def __getitem__(self, counter: str) -> int:
+        with self._lock:
+            return self._counters[counter]
+
+    def values(self) -> dict[str, str]:
+        """Returns rates, counters and latencies by the keys in this module's docstring."""
+        with self._lock:
+            self._forget()
+            window = min(WINDOW_S, max(self._clock() - self._started, 1e-3))
+            values = {"window_s": f"{window:.1f}"}
+            for counter, times in self._times.items():
+                values[f"rate_{counter.removeprefix('frames_')}_hz"] = f"{len(times) / window:.2f}"
+            values |= {counter: str(number) for counter, number in self._counters.items()}
+            for stage, latency in self._latencies.items():
+                for percent in PERCENTILES:
+                    key = f"latency_{stage}_p{percent}_ms"
+                    for name, seconds in (
+                        (key, latency.recent(percent)),
+                        (f"{key}_since_start", latency.since_start(percent)),
+                    ):
+                        if seconds is not None:
+                            values[name] = f"{seconds * 1e3:.3f}"
+            return values
+
+    def _forget(self) -> None:
+        now = self._clock()
+        for times in self._times.values():
+            while times and times[0] < now - WINDOW_S:
+                times.popleft()
+        for latency in self._latencies.values():
+            latency.forget(now)
+
+
+def diagnostic_status(
+    node: str, values: dict[str, str], hardware_id: str = "", warning: str = ""
+) -> DiagnosticStatus:
+    """Makes the node's status.
+
+    Args:
+        node: full name, such as /sam.
+        values: by the keys in this module's docstring.
+        hardware_id: where the model runs.
+        warning: makes the level WARN and is the message, if not empty.
+    """
+    dropped = sum(int(v) for k, v in values.items() if k.startswith("frames_dropped_"))
+    summary = (
+        f"{values['rate_segmented_hz']} of {values['rate_received_hz']} Hz segmented, "
+        f"{dropped} dropped since the start"
+    )
+    return DiagnosticStatus(
+        level=DiagnosticStatus.WARN if warning else DiagnosticStatus.OK,
+        name=node + _STATUS_SUFFIX,
+        message=warning or summary,
+        hardware_id=hardware_id,
+        values=[KeyValue(key=key, value=value) for key, value in values.items()],
+    )
+
+
+def status_values(message: DiagnosticArray, node: str) -> dict[str, str] | None:
+    """Reads back the status of the node with the full name `node`, None if it is not in there."""
+    for status in message.status:
+        if status.name == node + _STATUS_SUFFIX:
+            return {pair.key: pair.value for pair in status.values}
+    return None
