@@ -3,20 +3,16 @@
 One status of one DiagnosticArray is ours: its name is `<full name of the node>: segmentation`, for
 example `/sam: segmentation`. `status_values(message, "/sam")` reads it back. Its keys:
 
-    state                   of the lifecycle: unconfigured, inactive, active
-    weights, device         what runs and where; empty until configured
+    weights, device         what runs and where; absent until configured
     window_s                seconds that rates and windowed latencies look back
     rate_received_hz        images, over the window
     rate_segmented_hz       images with results, over the window
     <counter>               every name in COUNTERS, since the start
+    <name in ALIASES>       the same counters once more, under names without slashes
     latency_<stage>_p50_ms, latency_<stage>_p95_ms
                             every name in STAGES, over the window; absent without samples in it
     latency_<stage>_p50_ms_since_start, latency_<stage>_p95_ms_since_start
                             the same since the start, exact to 1 %; absent before the first sample
-
-Every image that is received ends in exactly one of the counters `frames_segmented`,
-`frames_dropped_*`, `frames_unprompted`, `frames_unwatched`, except for those still in the ring or
-at work. An image that is segmented twice (prompts that came later) counts once.
 """
 
 from __future__ import annotations
@@ -25,34 +21,36 @@ import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 STAGES = {
-    "receive": "stamp of the image to its arrival in the node, by the node's clock",
-    "match": "arrival of the image to knowing what to segment in it",
-    "queue": "from there until the model takes it up",
-    "convert": "message to RGB array, prompts checked",
-    "encode": "image encoder; not run again for further prompts on the same image",
+    "wait": "from knowing what to segment in an image until the model takes it up",
+    "convert": "message to RGB array",
+    "encode": "prompts checked, image encoder; short where the image was encoded already",
     "decode": "all objects of the image in one batch",
     "publish": "composing and publishing the outputs that have subscribers",
-    "total": "stamp of the image to its results published, by the node's clock",
+    "total": "arrival of the image in the node to its results published",
 }
 
 COUNTERS = {
-    "frames_received": "images that arrived",
-    "frames_segmented": "images with results published, also empty ones",
-    "frames_dropped_stale": "images with something to segment that a newer one overtook",
-    "frames_dropped_invalid": "images refused: size, encoding, step or data",
-    "frames_dropped_error": "images on which the model failed",
-    "frames_unprompted": "images without anything to segment: no detection, no prompt",
-    "frames_unwatched": "images not segmented because no output had a subscriber",
-    "detections_received": "Detection2DArray messages that arrived",
-    "detections_unmatched": "of these, without an image of their stamp within the slop",
-    "prompts_received": "PromptArray messages and clicks that arrived",
-    "objects_segmented": "objects in the results",
-    "objects_rejected": "boxes, points and masks refused: outside, empty, not finite, wrong size",
+    "frames/received": "images that arrived",
+    "frames/segmented": "times that results of an image were published, also empty ones",
+    "frames/dropped/newer": "images with something to segment that a newer one overtook",
+    "frames/dropped/stale": "images older than `stale_after` when their turn came",
+    "frames/dropped/bad": "images that could not be read, or on which the model failed",
+    "frames/dropped/unused": "images not segmented because no output had a subscriber",
+    "detections/unmatched": "Detection2DArray messages without an image of their stamp",
+}
+
+ALIASES = {
+    "frames_received": ("frames/received",),
+    "frames_segmented": ("frames/segmented",),
+    "frames_dropped_stale": ("frames/dropped/newer", "frames/dropped/stale"),
+    "frames_dropped_error": ("frames/dropped/bad",),
+    "frames_unwatched": ("frames/dropped/unused",),
+    "detections_unmatched": ("detections/unmatched",),
 }
 
 WINDOW_S = 5.0
@@ -108,29 +106,24 @@ class Statistics:
         self._clock = clock
         self._lock = threading.Lock()
         self._started = clock()
-        self._counters = dict.fromkeys(COUNTERS, 0)
+        self._counters = Counter(dict.fromkeys(COUNTERS, 0))
         self._latencies = {stage: Latency() for stage in STAGES}
         self._times: dict[str, deque[float]] = {
-            "frames_received": deque(),
-            "frames_segmented": deque(),
+            "frames/received": deque(),
+            "frames/segmented": deque(),
         }
 
-    def count(self, counter: str, number: int = 1) -> None:
-        """Adds to one of COUNTERS."""
+    def count(self, counter: str) -> None:
+        """Adds one to one of COUNTERS."""
         with self._lock:
-            self._counters[counter] += number
-            if counter in self._times:
-                self._times[counter].extend([self._clock()] * number)
-                self._forget()
+            self._count(counter)
 
-    def time(self, stage: str, seconds: float) -> None:
-        """Records how long one of STAGES took."""
+    def segmented(self, seconds: Mapping[str, float]) -> None:
+        """Counts an image with results, and how long each of STAGES took for it."""
         with self._lock:
-            self._latencies[stage].add(seconds, self._clock())
-
-    def __getitem__(self, counter: str) -> int:
-        with self._lock:
-            return self._counters[counter]
+            self._count("frames/segmented")
+            for stage, duration in seconds.items():
+                self._latencies[stage].add(float(duration), self._clock())
 
     def values(self) -> dict[str, str]:
         """Returns rates, counters and latencies by the keys in this module's docstring."""
@@ -139,8 +132,12 @@ class Statistics:
             window = min(WINDOW_S, max(self._clock() - self._started, 1e-3))
             values = {"window_s": f"{window:.1f}"}
             for counter, times in self._times.items():
-                values[f"rate_{counter.removeprefix('frames_')}_hz"] = f"{len(times) / window:.2f}"
+                values[f"rate_{counter.rpartition('/')[2]}_hz"] = f"{len(times) / window:.2f}"
             values |= {counter: str(number) for counter, number in self._counters.items()}
+            values |= {
+                name: str(sum(self._counters[counter] for counter in counters))
+                for name, counters in ALIASES.items()
+            }
             for stage, latency in self._latencies.items():
                 for percent in PERCENTILES:
                     key = f"latency_{stage}_p{percent}_ms"
@@ -152,6 +149,14 @@ class Statistics:
                             values[name] = f"{seconds * 1e3:.3f}"
             return values
 
+    def _count(self, counter: str) -> None:
+        if counter not in COUNTERS:
+            raise KeyError(counter)
+        self._counters[counter] += 1
+        if counter in self._times:
+            self._times[counter].append(self._clock())
+            self._forget()
+
     def _forget(self) -> None:
         now = self._clock()
         for times in self._times.values():
@@ -161,27 +166,24 @@ class Statistics:
             latency.forget(now)
 
 
-def diagnostic_status(
-    node: str, values: dict[str, str], hardware_id: str = "", warning: str = ""
-) -> DiagnosticStatus:
+def status(node: str, values: Mapping[str, str], silent: bool) -> DiagnosticStatus:
     """Makes the node's status.
 
     Args:
         node: full name, such as /sam.
         values: by the keys in this module's docstring.
-        hardware_id: where the model runs.
-        warning: makes the level WARN and is the message, if not empty.
+        silent: no images come, which makes the level WARN.
     """
-    dropped = sum(int(v) for k, v in values.items() if k.startswith("frames_dropped_"))
+    dropped = sum(int(v) for k, v in values.items() if k.startswith("frames/dropped/"))
     summary = (
         f"{values['rate_segmented_hz']} of {values['rate_received_hz']} Hz segmented, "
         f"{dropped} dropped since the start"
     )
     return DiagnosticStatus(
-        level=DiagnosticStatus.WARN if warning else DiagnosticStatus.OK,
+        level=DiagnosticStatus.WARN if silent else DiagnosticStatus.OK,
         name=node + _STATUS_SUFFIX,
-        message=warning or summary,
-        hardware_id=hardware_id,
+        message="no images" if silent else summary,
+        hardware_id=values.get("device", ""),
         values=[KeyValue(key=key, value=value) for key, value in values.items()],
     )
 
