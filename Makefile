@@ -1,0 +1,29 @@
+# make demo    a camera, a detector and the node on real DDS; VIDEO=… for a file or a folder
+# make test    all tests; ARGS="-k name" to choose
+# Both first make the environment they need, once, under ~/.cache/mobile_sam_ros.
+
+PYTHON ?= python3
+ENVIRONMENT = $(PYTHON) tools/environment.py
+VIDEO ?=
+ARGS ?=
+
+.PHONY: help demo test environment shell clean-cache
+
+help:
+	@sed -n 's/^# //p' Makefile
+	@echo 'make environment | shell | clean-cache: make it, enter it, remove it'
+
+demo:
+	@$(ENVIRONMENT) run -- python3 -m mobile_sam_ros.demo.run $(if $(VIDEO),--video "$(VIDEO)") $(ARGS)
+
+test:
+	@$(ENVIRONMENT) run -- python3 -m pytest $(ARGS)
+
+environment:
+	@$(ENVIRONMENT) make
+
+shell:
+	@$(ENVIRONMENT) run -- $${SHELL:-bash}
+
+clean-cache:
+	@$(ENVIRONMENT) clean

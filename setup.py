@@ -1,0 +1,47 @@
+"""Packaging of mobile_sam, the model as a library: `pip install .` needs no ROS.
+
+The single place for the version, the Python dependencies and the extras; tools/environment.py
+reads the constants from here. On a robot, colcon builds the whole ROS package instead, by
+CMakeLists.txt.
+"""
+
+from setuptools import find_packages, setup
+
+VERSION = "0.1.0"
+
+REQUIREMENTS = [
+    "numpy>=1.21,<3",
+    "opencv-python-headless>=4.5.4,<6",
+    "safetensors>=0.4,<1",
+    "timm>=1.0.15,<2",
+    "torch>=2.4,<3",
+    "torchvision>=0.19,<1",
+    "tqdm>=4.57,<5",
+]
+
+EXTRAS = {
+    "test": [
+        "hypothesis>=6.100,<7",
+        "mypy>=1.11,<3",
+        "pytest>=8,<10",
+        "pytest-timeout>=2.3,<3",
+        "ruff>=0.6,<1",
+        "setuptools>=68,<80",  # colcon-core 0.21 wants less than 80
+        "types-PyYAML",
+        "wheel>=0.40",
+    ],
+}
+
+if __name__ == "__main__":
+    setup(
+        name="mobile_sam",
+        version=VERSION,
+        description="Promptable segmentation with MobileSAM: encode an image once, prompt many",
+        license="Apache-2.0",
+        python_requires=">=3.10",
+        packages=find_packages(include=["mobile_sam", "mobile_sam.*"]),
+        package_data={"mobile_sam": ["data/*", "py.typed"]},
+        install_requires=REQUIREMENTS,
+        extras_require=EXTRAS,
+        entry_points={"console_scripts": ["mobile-sam = mobile_sam.cli:main"]},
+    )
