@@ -1,0 +1,1 @@
+"""How tools/environment.py makes the environment: one part a module, standard library only."""
