@@ -11,7 +11,7 @@ import pytest
 _held = []  # open files: their locks last as long as this process
 
 
-def _free_domain() -> int:
+def free_domain() -> int:
     """Takes a DDS domain that no other test run on this machine uses."""
     for domain in range(20, 100):
         path = Path(tempfile.gettempdir()) / f"mobile_sam_ros-test-domain-{domain}.lock"
@@ -28,7 +28,7 @@ def _free_domain() -> int:
 
 def pytest_configure() -> None:
     """Sets what DDS reads when the first node is made, here and in processes started from here."""
-    os.environ["ROS_DOMAIN_ID"] = str(_free_domain())
+    os.environ["ROS_DOMAIN_ID"] = str(free_domain())
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ["FASTDDS_BUILTIN_TRANSPORTS"] = "LARGE_DATA"
 
