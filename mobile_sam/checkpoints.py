@@ -72,7 +72,7 @@ WEIGHTS: dict[str, WeightsEntry] = {
             description="small model for demonstration, trained on procedurally drawn scenes",
             source="python -m mobile_sam.training.train",
             licence="Apache-2.0",
-            git_blob="",
+            git_blob="aa6b5c96bfa922259387d9e4e7056b8b22c50d42",
             file_name="demo.safetensors",
             packaged=True,
         ),

@@ -141,17 +141,43 @@ class Predictor:
         Raises:
             ValueError: a mask prompt of another size.
         """
-        height, width = embedding.image_size
         if not prompts:
-            return self._segments(torch.zeros(0, 1, 1), torch.zeros(0), embedding)
-        scaled_height, scaled_width = embedding.scaled_size
-        batch = batch_prompts(
-            prompts, (scaled_width / width, scaled_height / height), self.sam.config.mask_size
-        )
+            return self.nothing(embedding.image_size)
         ambiguous = [prompt.is_ambiguous if multimask is None else multimask for prompt in prompts]
         slots = MULTI if all(ambiguous) else ALL if any(ambiguous) else SINGLE
+        logits, iou = self._decode(embedding, prompts, slots)
+        if slots is ALL:
+            wants = torch.tensor(ambiguous, device=iou.device)[:, None]
+            first = torch.arange(iou.shape[1], device=iou.device)[None] == 0
+            chosen = iou.masked_fill(wants == first, -torch.inf).argmax(dim=1)
+        else:
+            chosen = iou.argmax(dim=1)
+        each = torch.arange(len(prompts), device=iou.device)
+        return self._segments(logits[each, chosen], iou[each, chosen], embedding)
+
+    @torch.inference_mode()
+    def candidates(self, embedding: Embedding, prompt: Prompt) -> Segments:
+        """Segments one object in all the ways that its prompt may be meant.
+
+        Returns:
+            The decoder's three masks for an ambiguous prompt, in its own order.
+
+        Raises:
+            ValueError: a mask prompt of another size.
+        """
+        logits, iou = self._decode(embedding, [prompt], MULTI)
+        return self._segments(logits[0], iou[0], embedding)
+
+    def _decode(
+        self, embedding: Embedding, prompts: Sequence[Prompt], slots: slice
+    ) -> tuple[Tensor, Tensor]:
+        """Returns logits (N, M, m, m) and predicted IoU (N, M)."""
+        height, width = embedding.image_size
+        scaled_height, scaled_width = embedding.scaled_size
+        scale_xy = (scaled_width / width, scaled_height / height)
+        batch = batch_prompts(prompts, scale_xy, self.sam.config.mask_size)
         device = self.sam.device
-        logits, iou = self.sam.decode(
+        return self.sam.decode(
             embedding.features,
             batch.points.to(device),
             batch.labels.to(device),
@@ -159,14 +185,18 @@ class Predictor:
             None if batch.has_mask is None else batch.has_mask.to(device),
             slots,
         )
-        if slots is ALL:
-            wants = torch.tensor(ambiguous, device=device)[:, None]
-            first = torch.arange(iou.shape[1], device=device)[None] == 0
-            chosen = iou.masked_fill(wants == first, -torch.inf).argmax(dim=1)
-        else:
-            chosen = iou.argmax(dim=1)
-        each = torch.arange(len(prompts), device=device)
-        return self._segments(logits[each, chosen], iou[each, chosen], embedding)
+
+    def nothing(self, image_size: tuple[int, int]) -> Segments:
+        """Returns what `decode` does without prompts, for an image (height, width) not encoded."""
+        side = self.sam.config.mask_size
+        return Segments(
+            masks=np.zeros((0, *image_size), bool),
+            boxes=np.zeros((0, 4), np.float32),
+            area=np.zeros(0, np.int64),
+            predicted_iou=np.zeros(0, np.float32),
+            stability=np.zeros(0, np.float32),
+            logits=np.zeros((0, side, side), np.float32),
+        )
 
     def _segments(self, logits: Tensor, iou: Tensor, embedding: Embedding) -> Segments:
         masks, boxes = masks_from_logits(

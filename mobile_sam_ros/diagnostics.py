@@ -8,10 +8,10 @@ example `/sam: segmentation`. `status_values(message, "/sam")` reads it back. It
     rate_received_hz        images, over the window
     rate_segmented_hz       images with results, over the window
     <counter>               every name in COUNTERS, since the start
-    <name in ALIASES>       the same counters once more, under names without slashes
-    latency_<stage>_p50_ms, latency_<stage>_p95_ms
-                            every name in STAGES, over the window; absent without samples in it
-    latency_<stage>_p50_ms_since_start, latency_<stage>_p95_ms_since_start
+    latency_<stage>_p<percent>_ms
+                            every name in STAGES and number in PERCENTILES, over the window;
+                            absent without samples in it
+    latency_<stage>_p<percent>_ms_since_start
                             the same since the start, exact to 1 %; absent before the first sample
 """
 
@@ -44,17 +44,8 @@ COUNTERS = {
     "detections/unmatched": "Detection2DArray messages without an image of their stamp",
 }
 
-ALIASES = {
-    "frames_received": ("frames/received",),
-    "frames_segmented": ("frames/segmented",),
-    "frames_dropped_stale": ("frames/dropped/newer", "frames/dropped/stale"),
-    "frames_dropped_error": ("frames/dropped/bad",),
-    "frames_unwatched": ("frames/dropped/unused",),
-    "detections_unmatched": ("detections/unmatched",),
-}
-
 WINDOW_S = 5.0
-PERCENTILES = (50, 95)
+PERCENTILES = (50, 95, 99)
 _STATUS_SUFFIX = ": segmentation"
 
 
@@ -134,10 +125,6 @@ class Statistics:
             for counter, times in self._times.items():
                 values[f"rate_{counter.rpartition('/')[2]}_hz"] = f"{len(times) / window:.2f}"
             values |= {counter: str(number) for counter, number in self._counters.items()}
-            values |= {
-                name: str(sum(self._counters[counter] for counter in counters))
-                for name, counters in ALIASES.items()
-            }
             for stage, latency in self._latencies.items():
                 for percent in PERCENTILES:
                     key = f"latency_{stage}_p{percent}_ms"

@@ -30,6 +30,9 @@ class SamConfig:
     """Strides of the downsamplings between the stages; the patch embedding before has 4."""
     embedding_dim: int = 256
     """Channels of image embedding, prompt tokens and decoder."""
+    position_scale: float = 1.0
+    """Standard deviation of the random frequencies that positions are embedded with; only a model
+    without weights asks for it."""
     decoder_depth: int = 2
     decoder_heads: int = 8
     decoder_mlp_dim: int = 2048
@@ -91,7 +94,8 @@ class SamConfig:
 MOBILE_SAM = SamConfig()
 
 # Finer cells (stride 8 for 16) on a smaller picture: at 256 pixels, that is what keeps the
-# outline of a small object.
+# outline of a small object. And higher frequencies: those of SAM blur a box by a twelfth of the
+# picture, which training has to undo.
 DEMO = SamConfig(
     image_size=256,
     encoder_dims=(32, 64, 96, 128),
@@ -100,6 +104,7 @@ DEMO = SamConfig(
     encoder_windows=(8, 8, 16, 8),
     encoder_strides=(2, 1, 1),
     embedding_dim=128,
+    position_scale=2.5,
     decoder_depth=2,
     decoder_heads=4,
     decoder_mlp_dim=512,

@@ -33,9 +33,10 @@ class PointLabel(IntEnum):
 class PositionEmbedding(nn.Module):
     """Random Fourier features of positions (Tancik et al. 2020, arXiv:2006.10739)."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, scale: float) -> None:
         super().__init__()
-        self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, dim // 2))
+        frequencies = torch.randn(2, dim // 2) * scale
+        self.register_buffer("positional_encoding_gaussian_matrix", frequencies)
         self.positional_encoding_gaussian_matrix: Tensor
 
     def forward(self, positions: Tensor) -> Tensor:
@@ -51,7 +52,7 @@ class PromptEncoder(nn.Module):
         super().__init__()
         dim, mask_dim = config.embedding_dim, config.mask_prompt_dim
         self.embedding_size = config.embedding_size
-        self.pe_layer = PositionEmbedding(dim)
+        self.pe_layer = PositionEmbedding(dim, config.position_scale)
         # A list of four tables of one row, because that is how SAM's checkpoints have it.
         self.point_embeddings = nn.ModuleList(nn.Embedding(1, dim) for _ in range(4))
         self.not_a_point_embed = nn.Embedding(1, dim)

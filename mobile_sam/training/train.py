@@ -150,18 +150,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--output", type=Path, default=Path("demo.safetensors"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--small-steps", type=int, default=3000, help="steps at half the size")
-    parser.add_argument("--steps", type=int, default=2000, help="steps at the full size")
-    parser.add_argument("--scenes", type=int, default=8, help="scenes a step at the full size")
+    parser.add_argument("--small-steps", type=int, default=4000, help="steps at half the size")
+    parser.add_argument("--steps", type=int, default=700, help="steps at the full size")
+    parser.add_argument("--scenes", type=int, default=6, help="scenes a step")
     parser.add_argument("--prompts", type=int, default=4, help="prompts a scene")
-    parser.add_argument("--rate", type=float, default=1.5e-3, help="greatest learning rate")
+    parser.add_argument("--rate", type=float, default=1.2e-3, help="greatest learning rate")
     parser.add_argument("--weight-decay", type=float, default=0.02)
     parser.add_argument("--workers", type=int, default=1, help="processes that draw scenes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="state of another run to start from")
     options = parser.parse_args(arguments)
     phases = [
-        Phase(DEMO.image_size // 2, options.small_steps, 2 * options.scenes, options.prompts),
+        Phase(DEMO.image_size // 2, options.small_steps, options.scenes, options.prompts),
         Phase(DEMO.image_size, options.steps, options.scenes, options.prompts),
     ]
     model = train(phases, options.output, options)

@@ -1,0 +1,206 @@
+"""Messages to arrays and back. Everything that can be wrong with a message is said here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from builtin_interfaces.msg import Time
+from numpy.typing import NDArray
+from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
+from std_msgs.msg import Header
+from vision_msgs.msg import BoundingBox2D
+
+# Encodings read here: channels, and the conversion to RGB.
+_PLAIN: dict[str, tuple[int, int | None]] = {
+    "rgb8": (3, None),
+    "8UC3": (3, cv2.COLOR_BGR2RGB),
+    "bgr8": (3, cv2.COLOR_BGR2RGB),
+    "rgba8": (4, cv2.COLOR_RGBA2RGB),
+    "bgra8": (4, cv2.COLOR_BGRA2RGB),
+    "8UC4": (4, cv2.COLOR_BGRA2RGB),
+    "mono8": (1, cv2.COLOR_GRAY2RGB),
+    "8UC1": (1, cv2.COLOR_GRAY2RGB),
+}
+
+
+class BadMessage(ValueError):
+    """A message that cannot be used; the text names the field and its value."""
+
+
+def nanoseconds(stamp: Time) -> int:
+    """Returns a stamp as one number."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+# --- Images in ------------------------------------------------------------------------------
+
+
+def rgb_from_image(message: Image) -> NDArray[np.uint8]:
+    """Returns an image as uint8 (H, W, 3), RGB.
+
+    The common 8-bit encodings are read here, without a copy where possible; all others by
+    cv_bridge where there is one, else by rosbags-image.
+
+    Raises:
+        BadMessage: no pixels, an unknown encoding, or fewer data than height and step say.
+    """
+    if message.height == 0 or message.width == 0:
+        raise BadMessage(f"image of size {message.width}x{message.height} has no pixels")
+    if message.encoding not in _PLAIN:
+        return _convert_elsewhere(message)
+    channels, code = _PLAIN[message.encoding]
+    pixels = _rows(message, channels)
+    return pixels if code is None else cv2.cvtColor(pixels, code).astype(np.uint8, copy=False)
+
+
+def _rows(message: Image, channels: int) -> NDArray[np.uint8]:
+    """Returns an 8-bit image without the padding of its rows, uint8 (H, W, channels)."""
+    row = message.width * channels
+    if message.step < row:
+        raise BadMessage(
+            f"image has step {message.step}, but {message.width} pixels of {message.encoding} "
+            f"are {row} bytes"
+        )
+    _check_length(message)
+    data = np.frombuffer(message.data, np.uint8, message.height * message.step)
+    return data.reshape(message.height, message.step)[:, :row].reshape(
+        message.height, message.width, channels
+    )
+
+
+def _check_length(message: Image) -> None:
+    needed = message.height * message.step
+    if len(message.data) < needed:
+        raise BadMessage(
+            f"image has {len(message.data)} bytes of data, but height {message.height} times "
+            f"step {message.step} is {needed}"
+        )
+
+
+def _convert_elsewhere(message: Image) -> NDArray[np.uint8]:
+    _check_length(message)
+    try:
+        image = _bridge(message)
+    except Exception as error:  # each library has errors of its own for what it does not know
+        cause = str(error) or type(error).__name__
+        raise BadMessage(f"image has encoding {message.encoding!r}: {cause}") from error
+    if image.dtype != np.uint8:
+        # What is deeper than a display has no scale of its own: from darkest to lightest.
+        image = cv2.normalize(
+            image.astype(np.float32), None, 0, 255, cv2.NORM_MINMAX  # type: ignore[call-overload]
+        ).astype(np.uint8)
+    if image.ndim == 2 or image.shape[2] == 1:
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    return cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2RGB)
+
+
+def _bridge(message: Image) -> NDArray[Any]:
+    """Returns an image in BGR or as it is, by the library that is there."""
+    mono = message.encoding.startswith(("mono", "16UC1", "32FC1", "64FC1"))
+    wanted = None if mono else "bgr8"
+    try:
+        from cv_bridge import CvBridge
+    except ImportError:
+        from rosbags.image import message_to_cvimage
+
+        return message_to_cvimage(message, wanted)
+    return CvBridge().imgmsg_to_cv2(message, wanted or "passthrough")
+
+
+def rgb_from_compressed(message: CompressedImage) -> NDArray[np.uint8]:
+    """Returns a JPEG or PNG image as uint8 (H, W, 3), RGB.
+
+    Raises:
+        BadMessage: it is neither, or damaged.
+    """
+    data = np.frombuffer(message.data, np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    if image is None:
+        raise BadMessage(
+            f"compressed image of format {message.format!r} with {len(data)} bytes cannot be read"
+        )
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
+def mask_from_image(message: Image, image_hw: tuple[int, int]) -> NDArray[np.bool_]:
+    """Returns the mask of a prompt, bool (H, W).
+
+    Raises:
+        BadMessage: not mono8, or not of the image's size.
+    """
+    if message.encoding not in ("mono8", "8UC1"):
+        raise BadMessage(f"mask has encoding {message.encoding!r}, not mono8")
+    if (message.height, message.width) != image_hw:
+        raise BadMessage(
+            f"mask has size {message.width}x{message.height}, the image {image_hw[1]}x{image_hw[0]}"
+        )
+    return _rows(message, 1)[..., 0] > 0
+
+
+# --- Boxes ----------------------------------------------------------------------------------
+
+
+def box_from_detection(box: BoundingBox2D, image_hw: tuple[int, int]) -> NDArray[np.float32]:
+    """Returns a detection's box within the image: float32 x_min, y_min, x_max, y_max.
+
+    Of a rotated box, the upright one around it.
+
+    Raises:
+        BadMessage: not finite, of no size, or wholly outside.
+    """
+    centre = (box.center.position.x, box.center.position.y)
+    values = np.array([*centre, box.size_x, box.size_y, box.center.theta], np.float64)
+    shown = f"center ({centre[0]:g}, {centre[1]:g}), size {box.size_x:g}x{box.size_y:g}"
+    if not np.isfinite(values).all():
+        raise BadMessage(f"bbox with {shown}, theta {box.center.theta:g} is not finite")
+    if box.size_x <= 0 or box.size_y <= 0:
+        raise BadMessage(f"bbox with {shown} has no inside")
+    cosine, sine = abs(np.cos(box.center.theta)), abs(np.sin(box.center.theta))
+    reach = 0.5 * np.array(
+        [box.size_x * cosine + box.size_y * sine, box.size_x * sine + box.size_y * cosine]
+    )
+    height, width = image_hw
+    low = np.maximum(values[:2] - reach, 0)
+    high = np.minimum(values[:2] + reach, (width, height))
+    if (high <= low).any():
+        raise BadMessage(f"bbox with {shown} lies outside of the image of {width}x{height}")
+    return np.concatenate([low, high]).astype(np.float32)
+
+
+# --- Out ------------------------------------------------------------------------------------
+
+
+def image_message(pixels: NDArray[Any], encoding: str, header: Header) -> Image:
+    """Returns pixels, (H, W) or (H, W, C), uint8 or uint16, as an image with `header`."""
+    pixels = np.ascontiguousarray(pixels)
+    message = Image(
+        header=header,
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        encoding=encoding,
+        is_bigendian=0,
+        step=pixels.strides[0] if pixels.size else 0,
+    )
+    if pixels.size:
+        # The only fast way: assigning bytes or an array checks each element.
+        message.data.frombytes(memoryview(pixels).cast("B"))
+    return message
+
+
+def region_message(box: NDArray[np.float32]) -> RegionOfInterest:
+    """Returns a half-open box, float32 (4,), as a region."""
+    x_min, y_min, x_max, y_max = (int(value) for value in box)
+    return RegionOfInterest(
+        x_offset=x_min, y_offset=y_min, width=x_max - x_min, height=y_max - y_min
+    )
+
+
+def bounding_box_message(box: NDArray[np.float32]) -> BoundingBox2D:
+    """Returns a half-open box, float32 (4,), as centre and size."""
+    x_min, y_min, x_max, y_max = (float(value) for value in box)
+    message = BoundingBox2D(size_x=x_max - x_min, size_y=y_max - y_min)
+    message.center.position.x = (x_min + x_max) / 2
+    message.center.position.y = (y_min + y_max) / 2
+    return message

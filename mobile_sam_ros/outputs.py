@@ -1,0 +1,158 @@
+"""What is published for a segmented image: only what somebody listens to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mobile_sam
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+
+from mobile_sam_ros.conversions import bounding_box_message, image_message, region_message
+from mobile_sam_ros.msg import Segment, SegmentArray
+from mobile_sam_ros.overlay import label_image, overlay_image
+
+_TYPES = {
+    "mask": Image,
+    "labels": Image,
+    "overlay": Image,
+    "segments": SegmentArray,
+    "detections": Detection2DArray,
+}
+# Reliable, so that subscribers of either kind match (REP 2003).
+_QOS = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=2, reliability=ReliabilityPolicy.RELIABLE
+)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What an object is called, carried from its detection or prompt to the outputs."""
+
+    id: str
+    class_id: str = ""
+    score: float = 1.0
+
+
+class Outputs:
+    """The node's publishers of results."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._publishers: dict[str, Publisher] = {
+            name: node.create_publisher(
+                kind,
+                f"~/{name}",
+                _QOS,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+            for name, kind in _TYPES.items()
+        }
+
+    def wanted(self) -> set[str]:
+        """Returns the names of the outputs that have a subscriber."""
+        return {
+            name
+            for name, publisher in self._publishers.items()
+            if publisher.get_subscription_count()
+        }
+
+    def destroy(self) -> None:
+        """Takes the publishers away."""
+        for publisher in self._publishers.values():
+            self._node.destroy_publisher(publisher)
+
+    def publish(
+        self,
+        wanted: set[str],
+        header: Header,
+        image: NDArray[np.uint8],
+        segments: mobile_sam.Segments,
+        identities: Sequence[Identity],
+        alpha: float,
+    ) -> None:
+        """Publishes the outputs named in `wanted`.
+
+        Args:
+            wanted: as `wanted()` returned it.
+            header: of the image.
+            image: uint8 (H, W, 3), RGB.
+            segments: N objects.
+            identities: N, in the same order.
+            alpha: of the overlay.
+        """
+        messages: dict[str, object] = {}
+        if wanted & {"mask", "labels", "overlay"}:
+            labels = label_image(segments.masks, segments.boxes, image.shape[:2])
+            if "mask" in wanted:
+                union = (labels > 0).astype(np.uint8) * np.uint8(255)
+                messages["mask"] = image_message(union, "mono8", header)
+            if "labels" in wanted:
+                messages["labels"] = image_message(labels, "16UC1", header)
+            if "overlay" in wanted:
+                messages["overlay"] = image_message(
+                    overlay_image(image, labels, alpha), "rgb8", header
+                )
+        if "segments" in wanted:
+            messages["segments"] = segments_message(header, image.shape[:2], segments, identities)
+        if "detections" in wanted:
+            messages["detections"] = detections_message(header, segments, identities)
+        for name, message in messages.items():
+            self._publishers[name].publish(message)
+
+
+def segments_message(
+    header: Header,
+    image_hw: tuple[int, int],
+    segments: mobile_sam.Segments,
+    identities: Sequence[Identity],
+) -> SegmentArray:
+    """Returns the objects with their masks, each cropped to its region."""
+    result = SegmentArray(header=header, height=image_hw[0], width=image_hw[1])
+    for i, identity in enumerate(identities):
+        x0, y0, x1, y1 = segments.boxes[i].astype(int)
+        crop = segments.masks[i, y0:y1, x0:x1].astype(np.uint8) * np.uint8(255)
+        result.segments.append(
+            Segment(
+                id=identity.id,
+                label=i + 1,
+                class_id=identity.class_id,
+                score=identity.score,
+                roi=region_message(segments.boxes[i]),
+                area=int(segments.area[i]),
+                predicted_iou=float(segments.predicted_iou[i]),
+                stability=float(segments.stability[i]),
+                mask=image_message(crop, "mono8", header),
+            )
+        )
+    return result
+
+
+def detections_message(
+    header: Header, segments: mobile_sam.Segments, identities: Sequence[Identity]
+) -> Detection2DArray:
+    """Returns the boxes of the masks; an object with an empty mask has none."""
+    result = Detection2DArray(header=header)
+    for i, identity in enumerate(identities):
+        if not segments.area[i]:
+            continue
+        hypothesis = ObjectHypothesisWithPose()
+        hypothesis.hypothesis.class_id = identity.class_id
+        hypothesis.hypothesis.score = identity.score
+        result.detections.append(
+            Detection2D(
+                header=header,
+                results=[hypothesis],
+                bbox=bounding_box_message(segments.boxes[i]),
+                id=identity.id,
+            )
+        )
+    return result

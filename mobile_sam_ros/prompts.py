@@ -1,0 +1,105 @@
+"""Prompts: from messages to the model, and those that stay until they are cleared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import count
+
+import mobile_sam
+import numpy as np
+from geometry_msgs.msg import Point
+from numpy.typing import NDArray
+
+from mobile_sam_ros.conversions import BadMessage, mask_from_image
+from mobile_sam_ros.msg import Prompt as PromptMessage
+from mobile_sam_ros.msg import PromptPoint
+
+
+def prompt_points(
+    message: PromptMessage, image_hw: tuple[int, int]
+) -> tuple[NDArray[np.float32] | None, NDArray[np.int64] | None]:
+    """Returns the points, float32 (K, 2), and labels, int64 (K,), of a prompt, or None and None.
+
+    Raises:
+        BadMessage: a point outside of the image.
+    """
+    if not message.points:
+        return None, None
+    height, width = image_hw
+    for point in message.points:
+        # Written so that NaN is outside too.
+        if not (0 <= point.x < width and 0 <= point.y < height):
+            raise BadMessage(
+                f"point ({point.x:g}, {point.y:g}) lies outside of the image of {width}x{height}"
+            )
+    points = np.array([(point.x, point.y) for point in message.points], np.float32)
+    return points, np.array([point.label for point in message.points], np.int64)
+
+
+def point_prompt(point: Point, name: str) -> PromptMessage:
+    """Returns a click as a prompt with the id `name`."""
+    clicked = PromptPoint(x=float(point.x), y=float(point.y), label=PromptPoint.FOREGROUND)
+    return PromptMessage(id=name, points=[clicked])
+
+
+def prompt_from_message(
+    message: PromptMessage,
+    image_hw: tuple[int, int],
+    mask_logits: Callable[[NDArray[np.bool_]], NDArray[np.float32]],
+) -> mobile_sam.Prompt:
+    """Returns a prompt as the model takes it.
+
+    Args:
+        message: the prompt.
+        image_hw: height and width of the image that it is about.
+        mask_logits: `Predictor.mask_logits`, which makes a mask a prompt.
+
+    Raises:
+        ValueError: it cannot be used; the text names the field and its value.
+    """
+    points, labels = prompt_points(message, image_hw)
+    box = None
+    if len(message.box):
+        if len(message.box) != 4:
+            raise BadMessage(f"box has {len(message.box)} numbers, not x_min, y_min, x_max, y_max")
+        box = np.array(message.box, np.float32)
+        height, width = image_hw
+        if np.isfinite(box).all():
+            inside = np.clip(box, 0, [width, height, width, height])
+            if (inside[2:] <= inside[:2]).any() and (box[2:] > box[:2]).all():
+                raise BadMessage(f"box {box.tolist()} lies outside of the image of {width}x{height}")
+            box = inside.astype(np.float32) if (box[2:] > box[:2]).all() else box
+    mask = None
+    if message.mask.height:
+        mask = mask_logits(mask_from_image(message.mask, image_hw))
+    return mobile_sam.Prompt(box=box, points=points, labels=labels, mask_logits=mask)
+
+
+class PromptStore:
+    """The standing prompts. Used by the executor's thread alone."""
+
+    def __init__(self) -> None:
+        self._prompts: dict[str, PromptMessage] = {}
+        self._numbers = count(1)
+
+    def named(self, prompts: Iterable[PromptMessage]) -> list[PromptMessage]:
+        """Gives an id to each prompt that has none, and returns them all."""
+        prompts = list(prompts)
+        for prompt in prompts:
+            if not prompt.id:
+                prompt.id = f"prompt_{next(self._numbers)}"
+        return prompts
+
+    def keep(self, prompts: Iterable[PromptMessage]) -> None:
+        """Keeps prompts; one of the same id is replaced."""
+        self._prompts |= {prompt.id: prompt for prompt in prompts}
+
+    def clear(self) -> int:
+        """Forgets all prompts and returns how many there were."""
+        number = len(self._prompts)
+        self._prompts.clear()
+        return number
+
+    def standing(self) -> list[PromptMessage]:
+        """Returns the prompts that are kept, oldest first."""
+        return list(self._prompts.values())

@@ -1,0 +1,314 @@
+"""The node `sam`: wires topics, parameters and the worker together, and does nothing itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Sequence
+from time import monotonic
+
+import mobile_sam
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import Point, PointStamped
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CompressedImage, Image
+from std_srvs.srv import Trigger
+from vision_msgs.msg import Detection2DArray
+
+from mobile_sam_ros import diagnostics, parameters
+from mobile_sam_ros.conversions import nanoseconds
+from mobile_sam_ros.frames import Frame, FrameRing
+from mobile_sam_ros.msg import PromptArray
+from mobile_sam_ros.outputs import Outputs
+from mobile_sam_ros.prompts import PromptStore, point_prompt
+from mobile_sam_ros.segmentation import Job, Segmentation, Topics
+from mobile_sam_ros.throttle import Throttle
+from mobile_sam_ros.worker import Mailbox, Worker
+
+_CLICK = "click"
+_EARLY = 16  # messages that wait for their image
+_DETECTOR_SECONDS = 1.0  # since its last message, for which a detector counts as running
+_STOP_SECONDS = 1.0
+
+
+class SamNode(LifecycleNode):
+    """Segments what detections, prompts and clicks point at in the images that come."""
+
+    def __init__(self) -> None:
+        super().__init__("sam")
+        self.values = parameters.declare(self)
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self.add_post_set_parameters_callback(self._take_parameters)
+        self._statistics = diagnostics.Statistics()
+        self._complain = Throttle(self.get_logger().error)
+        self._frames = FrameRing(self.values.frame_buffer)
+        self._store = PromptStore()
+        self._early: deque[Detection2DArray | PromptArray] = deque(maxlen=_EARLY)
+        self._detector_seen = -_DETECTOR_SECONDS
+        self._image_seen = monotonic()
+        self._silence_said = False
+        self._inputs: list[tuple] = []
+        self._predictor: mobile_sam.Predictor | None = None
+        self._outputs: Outputs | None = None
+        self._worker: Worker[Job] | None = None
+        self._mailbox: Mailbox[Job] = Mailbox()
+        compressed = self.values.image_transport == "compressed"
+        self._image_type = CompressedImage if compressed else Image
+        self._image_name = "image/compressed" if compressed else "image"
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
+        self.create_timer(1.0, self._report)
+        self.create_service(Trigger, "~/clear_prompts", self._clear_prompts)
+
+    # --- Life -------------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Loads the weights and offers the outputs."""
+        try:
+            self._predictor = mobile_sam.Predictor.from_weights(
+                self.values.weights, self.values.device
+            )
+        except (mobile_sam.WeightsError, ValueError) as error:
+            self.get_logger().fatal(str(error))
+            return TransitionCallbackReturn.FAILURE
+        self._outputs = Outputs(self)
+        self.get_logger().info(
+            f"weights {self.values.weights} on {self._predictor.device}, input "
+            f"{self._predictor.input_size} pixels"
+        )
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Listens and works."""
+        assert self._predictor is not None and self._outputs is not None
+        image = self.resolve_topic_name(self._image_name)
+        names = [self.resolve_topic_name(name) for name in ("detections", "prompts")]
+        segmentation = Segmentation(
+            self._predictor,
+            self._outputs,
+            self._statistics,
+            lambda: self.values,
+            Topics(image, *names),
+            self._complain,
+        )
+        self._mailbox = Mailbox()
+        self._worker = Worker(self._mailbox, segmentation.perform)
+        newest = QoSProfile(
+            depth=1,
+            history=qos_profile_sensor_data.history,
+            reliability=qos_profile_sensor_data.reliability,
+        )
+        mouse = self.resolve_topic_name("image") + "_mouse_left"
+        for kind, name, callback, qos in (
+            (self._image_type, self._image_name, self._on_image, newest),
+            (Detection2DArray, "detections", self._on_detections, 5),
+            (PromptArray, "prompts", self._on_prompts, 10),
+            (PointStamped, "clicked_point", self._on_clicked_point, 10),
+            (Point, mouse, self._on_click, 10),
+        ):
+            options = QoSOverridingOptions.with_default_policies()
+            self._inputs.append(
+                self.create_subscription(kind, name, callback, qos, qos_overriding_options=options)
+            )
+        self._image_seen = monotonic()
+        self.get_logger().info(f"waiting for images on {image}")
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Listens to nothing more."""
+        self._stop_work()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Gives the model's memory back."""
+        self._stop_work()
+        if self._outputs is not None:
+            self._outputs.destroy()
+        self._predictor = self._outputs = None
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """The same as cleaning up."""
+        return self.on_cleanup(state)
+
+    def start(self) -> bool:
+        """Configures and activates, unless the parameter `autostart` says not to."""
+        if not self.values.autostart:
+            return True
+        success = TransitionCallbackReturn.SUCCESS
+        return self.trigger_configure() == success and self.trigger_activate() == success
+
+    def _stop_work(self) -> bool:
+        """Takes the inputs away; returns whether the worker is at rest."""
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self._inputs = []
+        worker, self._worker = self._worker, None
+        return worker is None or worker.stop(_STOP_SECONDS)
+
+    def close(self) -> bool:
+        """Ends the work; returns whether the model is at rest."""
+        return self._stop_work()
+
+    # --- Inputs: callbacks only store -------------------------------------------------------
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        self._image_seen = monotonic()
+        self._statistics.count("frames/received")
+        frame = Frame(message)
+        self._frames.add(frame)
+        slop = self._slop()
+        for early in [e for e in self._early if abs(_stamp(e) - frame.stamp) <= slop or not _stamp(e)]:
+            self._early.remove(early)
+            self._serve(early, frame)
+        detector_runs = monotonic() - self._detector_seen < _DETECTOR_SECONDS
+        standing = self._store.standing()
+        # While a detector runs, what stands is segmented along with its boxes: the images
+        # between would make its own older ones stale.
+        if standing and not detector_runs:
+            self._put_newest(Job(frame, prompts=standing))
+
+    def _on_detections(self, message: Detection2DArray) -> None:
+        self._detector_seen = monotonic()
+        self._match(message)
+
+    def _on_prompts(self, message: PromptArray) -> None:
+        message.prompts = self._store.named(message.prompts)
+        if message.mode == PromptArray.UNTIL_CLEARED:
+            self._store.keep(message.prompts)
+        elif message.mode != PromptArray.ONCE:
+            topic = self.resolve_topic_name("prompts")
+            self._complain(f"{topic}: mode {message.mode} is neither ONCE nor UNTIL_CLEARED")
+            return
+        self._match(message)
+
+    def _on_clicked_point(self, message: PointStamped) -> None:
+        self._on_click(message.point)
+
+    def _on_click(self, point: Point) -> None:
+        prompts = [point_prompt(point, _CLICK)]
+        self._on_prompts(PromptArray(mode=PromptArray.UNTIL_CLEARED, prompts=prompts))
+
+    def _slop(self) -> int:
+        return int(self.values.match_slop * 1e9)
+
+    def _match(self, message: Detection2DArray | PromptArray) -> None:
+        """Serves a message with the image it is about, now or when that comes."""
+        stamp = _stamp(message)
+        frame = self._frames.find(stamp, self._slop()) if stamp else self._frames.newest()
+        if frame is not None:
+            self._serve(message, frame)
+        elif self._frames.may_come(stamp):
+            self._early.append(message)
+        else:
+            is_prompt = isinstance(message, PromptArray)
+            topic = self.resolve_topic_name("prompts" if is_prompt else "detections")
+            if not is_prompt:
+                self._statistics.count("detections/unmatched")
+            self._complain(
+                f"{topic}: no image has stamp {stamp / 1e9:.9f} of its header: it is older than the "
+                f"last {self.values.frame_buffer} images (frame_buffer), or the stamps differ "
+                "(match_slop)"
+            )
+
+    def _serve(self, message: Detection2DArray | PromptArray, frame: Frame) -> None:
+        standing = self._store.standing()
+        if isinstance(message, Detection2DArray):
+            self._put_newest(Job(frame, message.detections, standing))
+        elif message.mode == PromptArray.UNTIL_CLEARED:
+            self._put_newest(Job(frame, prompts=standing))
+        elif self._mailbox.put_order(Job(frame, prompts=message.prompts)):
+            self._statistics.count("frames/dropped/newer")
+
+    def _put_newest(self, job: Job) -> None:
+        if self._mailbox.put_newest(job):
+            self._statistics.count("frames/dropped/newer")
+
+    def _clear_prompts(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        response.success = True
+        response.message = f"{self._store.clear()} prompts cleared"
+        return response
+
+    # --- Parameters and reports -------------------------------------------------------------
+
+    def _check_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
+        return parameters.check(changes)
+
+    def _take_parameters(self, changes: Sequence[Parameter]) -> None:
+        self.values = parameters.read(self)
+
+    def _report(self) -> None:
+        active = bool(self._inputs)
+        silent = active and monotonic() - self._image_seen > max(self.values.silence_warning, 2.0)
+        if not silent:
+            self._silence_said = False
+        elif self.values.silence_warning and not self._silence_said:
+            self._silence_said = True
+            self.get_logger().warning(self._why_silent())
+        values = self._statistics.values()
+        if self._predictor is not None:
+            values |= {"device": self._predictor.device, "weights": self.values.weights}
+        message = DiagnosticArray()
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.status = [diagnostics.status(self.get_fully_qualified_name(), values, silent)]
+        self._diagnostics.publish(message)
+
+    def _why_silent(self) -> str:
+        topic = self.resolve_topic_name(self._image_name)
+        publishers = self.get_publishers_info_by_topic(topic)
+        begin = f"no image on {topic} for {self.values.silence_warning:g} s: "
+        if not publishers:
+            return begin + "nobody publishes it. Is the camera running, and the remapping right?"
+        return begin + (
+            f"it has {len(publishers)} publisher(s) of type {publishers[0].topic_type}. Do type and "
+            "QoS fit, and if the images are large, is FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA set for "
+            "both sides?"
+        )
+
+
+def _stamp(message: Detection2DArray | PromptArray) -> int:
+    return nanoseconds(message.header.stamp)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the node until it is told to end; returns the exit status."""
+    node = None
+    at_rest = True
+    status = 0
+    try:
+        rclpy.init(args=arguments)
+        node = SamNode()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        if node.start():
+            executor.spin()
+        elif rclpy.ok():  # else it was told to end while it started
+            status = 1
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except (ValueError, rclpy.exceptions.ParameterException) as error:
+        print(f"sam_node: {error}", file=sys.stderr)
+        status = 1
+    finally:
+        if node is not None:
+            at_rest = node.close()
+        rclpy.try_shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if not at_rest:
+        # A model call cannot be interrupted, and the interpreter must not be taken down around
+        # it: the process ends here, with all that others see of it already gone.
+        os._exit(status)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

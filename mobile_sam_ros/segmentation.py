@@ -1,0 +1,155 @@
+"""What the worker does with one image: convert, encode, decode, publish."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+
+import mobile_sam
+import numpy as np
+import rclpy
+from numpy.typing import NDArray
+from sensor_msgs.msg import CompressedImage
+from vision_msgs.msg import Detection2D
+
+from mobile_sam_ros.conversions import box_from_detection, rgb_from_compressed, rgb_from_image
+from mobile_sam_ros.diagnostics import Statistics
+from mobile_sam_ros.frames import Frame
+from mobile_sam_ros.msg import Prompt as PromptMessage
+from mobile_sam_ros.outputs import Identity, Outputs
+from mobile_sam_ros.parameters import Parameters
+from mobile_sam_ros.prompts import prompt_from_message
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """An image and what to segment in it. `created`: seconds of the monotonic clock."""
+
+    frame: Frame
+    detections: Sequence[Detection2D] = ()
+    prompts: Sequence[PromptMessage] = ()
+    created: float = field(default_factory=monotonic)
+
+
+@dataclass(frozen=True)
+class Topics:
+    """Names of the inputs, for messages to the user."""
+
+    image: str
+    detections: str
+    prompts: str
+
+
+class Segmentation:
+    """Performs jobs, all on the worker's thread. Never raises: what is wrong is said."""
+
+    def __init__(
+        self,
+        predictor: mobile_sam.Predictor,
+        outputs: Outputs,
+        statistics: Statistics,
+        parameters: Callable[[], Parameters],
+        topics: Topics,
+        complain: Callable[[str], None],
+    ) -> None:
+        self._predictor = predictor
+        self._outputs = outputs
+        self._statistics = statistics
+        self._parameters = parameters
+        self._topics = topics
+        self._complain = complain
+        self._last: tuple[Frame, NDArray[np.uint8], mobile_sam.Embedding | None] | None = None
+
+    def perform(self, job: Job) -> None:
+        """Segments and publishes, or counts why not."""
+        wanted = self._outputs.wanted()
+        stale_after = self._parameters().stale_after
+        if not wanted:
+            self._drop("unused")
+        elif stale_after and monotonic() - job.frame.received > stale_after:
+            self._drop("stale")
+        else:
+            try:
+                self._segment(job, wanted)
+            except ValueError as error:
+                self._drop("bad")
+                self._complain(f"{self._topics.image}: {error}")
+            except Exception:  # out of memory and the like: the next image may do better
+            if not rclpy.ok():  # the process ends, and nothing can be published any more
+                return
+                self._drop("bad")
+                self._complain(f"segmentation failed:\n{traceback.format_exc()}")
+
+    def _drop(self, reason: str) -> None:
+        self._statistics.count(f"frames/dropped/{reason}")
+
+    def _segment(self, job: Job, wanted: set[str]) -> None:
+        header = job.frame.message.header
+        times = [monotonic()]
+        image, embedding = self._converted(job.frame)
+        times.append(monotonic())
+        prompts, identities = self._prompts(job, image.shape[:2])
+        if embedding is None:
+            # Nothing to decode: then only the sizes of the embedding are asked for.
+            if prompts:
+                embedding = self._predictor.encode(image)
+            self._last = (job.frame, image, embedding)
+        times.append(monotonic())
+        segments = (
+            self._predictor.decode(embedding, prompts)
+            if embedding is not None and prompts
+            else self._predictor.nothing(image.shape[:2])
+        )
+        times.append(monotonic())
+        alpha = self._parameters().overlay_alpha
+        self._outputs.publish(wanted, header, image, segments, identities, alpha)
+        times.append(monotonic())
+        spans = dict(zip(("convert", "encode", "decode", "publish"), np.diff(times), strict=True))
+        spans["wait"] = times[0] - job.created
+        spans["total"] = times[-1] - job.frame.received
+        self._statistics.segmented(spans)
+
+    def _converted(self, frame: Frame) -> tuple[NDArray[np.uint8], mobile_sam.Embedding | None]:
+        """Returns the pixels, and the embedding if this image was the last one as well."""
+        if self._last is not None and self._last[0] is frame:
+            return self._last[1], self._last[2]
+        if isinstance(frame.message, CompressedImage):
+            return rgb_from_compressed(frame.message), None
+        return rgb_from_image(frame.message), None
+
+    def _prompts(
+        self, job: Job, image_hw: tuple[int, int]
+    ) -> tuple[list[mobile_sam.Prompt], list[Identity]]:
+        """Returns what can be used of the job, and says what cannot."""
+        parameters = self._parameters()
+        found: list[tuple[mobile_sam.Prompt, Identity]] = []
+        for index, detection in enumerate(job.detections):
+            best = max(detection.results, key=lambda r: r.hypothesis.score, default=None)
+            identity = Identity(
+                detection.id or f"detection_{index}",
+                best.hypothesis.class_id if best else "",
+                best.hypothesis.score if best else 1.0,
+            )
+            if identity.score < parameters.min_score:
+                continue
+            try:
+                box = box_from_detection(detection.bbox, image_hw)
+                found.append((mobile_sam.Prompt(box=box), identity))
+            except ValueError as error:
+                self._complain(f"{self._topics.detections}: detection {identity.id!r}: {error}")
+        for message in job.prompts:
+            try:
+                prompt = prompt_from_message(message, image_hw, self._predictor.mask_logits)
+                found.append((prompt, Identity(message.id, message.class_id)))
+            except ValueError as error:
+                self._complain(f"{self._topics.prompts}: prompt {message.id!r}: {error}")
+        if len(found) > parameters.max_objects:
+            self._complain(
+                f"{len(found)} objects in one image, parameter max_objects is "
+                f"{parameters.max_objects}: those with the lowest score are left out"
+            )
+            found.sort(key=lambda item: -item[1].score)
+            found = found[: parameters.max_objects]
+        return [prompt for prompt, _ in found], [identity for _, identity in found]

@@ -1,0 +1,189 @@
+"""A node process and a node of the test's own that talks with it, over real DDS."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray, ObjectHypothesisWithPose
+
+from conftest import free_domain
+
+from mobile_sam.scenes import MovingScene
+from mobile_sam_ros.conversions import image_message
+from mobile_sam_ros.msg import PromptArray, SegmentArray
+
+OUTPUTS = {
+    "mask": Image,
+    "labels": Image,
+    "overlay": Image,
+    "segments": SegmentArray,
+    "detections": Detection2DArray,
+}
+RELIABLE = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
+
+
+class Peer(Node):
+    """Publishes to the node under test and keeps all that it answers."""
+
+    def __init__(self) -> None:
+        super().__init__("peer")
+        self.executor_ = SingleThreadedExecutor()
+        self.executor_.add_node(self)
+        self.received: dict[str, list[Any]] = {}
+        self.images = self.create_publisher(Image, "image", RELIABLE)
+        self.detections = self.create_publisher(Detection2DArray, "detections", RELIABLE)
+        self.prompts = self.create_publisher(PromptArray, "prompts", RELIABLE)
+        self.listen("/diagnostics", DiagnosticArray)
+
+    def listen(self, name: str, kind: Any = None) -> list[Any]:
+        """Subscribes to an output of the node (or a topic with a slash before it)."""
+        topic = name if name.startswith("/") else f"/sam/{name}"
+        kept = self.received.setdefault(name, [])
+        self.create_subscription(kind or OUTPUTS[name], topic, kept.append, RELIABLE)
+        return kept
+
+    def wait(self, condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
+        """Spins until `condition` is true and returns its value."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            value = condition()
+            if value:
+                return value
+            self.executor_.spin_once(timeout_sec=0.05)
+        raise AssertionError(f"after {seconds} s still not: {what}")
+
+    def spin_for(self, seconds: float) -> None:
+        """Spins, for what must not happen."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.executor_.spin_once(timeout_sec=0.05)
+
+    def stands(self, *publishers: Any) -> None:
+        """Waits until the node listens to the publishers and its outputs are heard."""
+        for publisher in publishers or (self.images, self.detections, self.prompts):
+            self.wait(publisher.get_subscription_count, f"somebody on {publisher.topic}")
+        for name in self.received:
+            topic = name if name.startswith("/") else f"/sam/{name}"
+            self.wait(lambda t=topic: self.count_publishers(t), f"a publisher on {topic}")
+
+    def values(self) -> dict[str, str]:
+        """Returns the newest diagnostics."""
+        if not self.received["/diagnostics"]:
+            return {}
+        return {v.key: v.value for v in self.received["/diagnostics"][-1].status[0].values}
+
+    def number(self, key: str) -> float:
+        """Returns one number of the newest diagnostics, 0 if it is not there yet."""
+        return float(self.values().get(key, 0))
+
+
+class Process:
+    """The node under test, as users run it."""
+
+    def __init__(self, log: Path, parameters: dict[str, Any], remaps: dict[str, str]) -> None:
+        self.log = log
+        self.domain = free_domain()
+        command = [sys.executable, "-m", "mobile_sam_ros.sam_node", "--ros-args"]
+        for name, value in parameters.items():
+            command += ["-p", f"{name}:={value}"]
+        for name, value in remaps.items():
+            command += ["-r", f"{name}:={value}"]
+        with log.open("w") as file:
+            self.process = subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | {"ROS_DOMAIN_ID": str(self.domain), "RCUTILS_COLORIZED_OUTPUT": "0"}
+            )
+
+    def said(self, text: str) -> int:
+        """Returns how often the log has `text`."""
+        return self.log.read_text().count(text)
+
+    def end(self, number: int = signal.SIGINT, seconds: float = 10.0) -> tuple[int, float]:
+        """Sends a signal; returns exit status and how long it took."""
+        begin = time.monotonic()
+        self.process.send_signal(number)
+        try:
+            return self.process.wait(seconds), time.monotonic() - begin
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+
+@contextmanager
+def running(log: Path, remaps: dict[str, str] | None = None, **parameters: Any) -> Iterator[Process]:
+    """Runs a node; it is gone afterwards, whatever happens."""
+    node = Process(log, parameters, remaps or {})
+    try:
+        yield node
+    finally:
+        if node.process.poll() is None:
+            node.process.kill()
+            node.process.wait()
+
+
+def scene_image(index: int, stamp: int, frame_id: str = "camera", size_hw: tuple[int, int] = (240, 320)) -> Image:
+    """A procedural image with a stamp in nanoseconds."""
+    return image_message(SCENE(size_hw).frame(index).image, "rgb8", header(stamp, frame_id))
+
+
+def SCENE(size_hw: tuple[int, int] = (240, 320)) -> MovingScene:  # noqa: N802
+    """The scene that the tests look at."""
+    return MovingScene(5, size_hw, 3)
+
+
+def header(stamp: int, frame_id: str = "camera") -> Header:
+    """A header with a stamp in nanoseconds."""
+    result = Header(frame_id=frame_id)
+    result.stamp.sec, result.stamp.nanosec = divmod(stamp, 1_000_000_000)
+    return result
+
+
+def box_detection(box: tuple[float, float, float, float], name: str = "", score: float = 0.9) -> Detection2D:
+    """A detection of class "thing" with a box x_min, y_min, x_max, y_max."""
+    bbox = BoundingBox2D(size_x=float(box[2] - box[0]), size_y=float(box[3] - box[1]))
+    bbox.center.position.x = (box[0] + box[2]) / 2
+    bbox.center.position.y = (box[1] + box[3]) / 2
+    hypothesis = ObjectHypothesisWithPose()
+    hypothesis.hypothesis.class_id = "thing"
+    hypothesis.hypothesis.score = score
+    return Detection2D(bbox=bbox, id=name, results=[hypothesis])
+
+
+def detections(stamp: int, *items: Detection2D) -> Detection2DArray:
+    """Detections of the image with a stamp."""
+    return Detection2DArray(header=header(stamp), detections=list(items))
+
+
+def pixels(message: Image) -> np.ndarray:
+    """The pixels of an 8- or 16-bit image of one or three channels."""
+    dtype = np.uint16 if message.encoding in ("16UC1", "mono16") else np.uint8
+    array = np.frombuffer(message.data, dtype)
+    return array.reshape(message.height, message.width, -1).squeeze()
+
+
+@contextmanager
+def peer(process: Process) -> Iterator[Peer]:
+    """A peer of a node process."""
+    rclpy.init(domain_id=process.domain)
+    node = Peer()
+    try:
+        yield node
+    finally:
+        node.executor_.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
