@@ -35,10 +35,11 @@ def choose_python(distribution: str | None) -> tuple[Path, tuple[int, int]]:
     Raises:
         EnvironmentFailure: no interpreter fits.
     """
-    # Inside a virtual environment, the interpreter that it was made from.
-    own = Path(getattr(sys, "_base_executable", None) or sys.executable)
+    # Inside a virtual environment the interpreter that it was made from. Links are followed, so
+    # that both sides of it come to the same answer.
+    own = Path(getattr(sys, "_base_executable", None) or sys.executable).resolve()
     if distribution:
-        for python in (Path("/usr/bin/python3"), own):
+        for python in (Path("/usr/bin/python3").resolve(), own):
             version = python_version(python)
             if version and succeeds(python, "import rclpy"):
                 return python, version
