@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from ros_environment import runner
+from ros_environment import machine, runner
 from ros_environment.exports import mend_exports, mend_text
 from ros_environment.layout import Layout
 from ros_environment.packages import install_packages, pip_advice, venv_advice
+from ros_environment.plan import Plan
 from ros_environment.reporting import EnvironmentFailure
 from ros_environment.runner import Runner
 from ros_environment.workspace import build_advice
@@ -65,6 +66,20 @@ def test_other_advice() -> None:
     missing = 'By not providing "Findsensor_msgs.cmake" in CMAKE_MODULE_PATH this project has'
     assert "ros-$ROS_DISTRO-sensor-msgs" in build_advice(missing)
     assert "CMakeLists.txt" in build_advice("c++: fatal error")
+
+
+def test_all_that_the_machine_lacks_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jazzy = Plan(Path("/no/python3"), "3.12", "jazzy", (), (), ())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(machine, "NEEDED_BYTES", 2**60)
+    with pytest.raises(EnvironmentFailure) as caught:
+        machine.check_machine(jazzy, tmp_path / "not/yet/there")
+    advice = "sudo apt-get install python3-venv python3-dev build-essential cmake"
+    assert "no C and C++ compiler" in str(caught.value)
+    assert advice in str(caught.value)
+    assert "set MOBILE_SAM_ROS_CACHE" in str(caught.value)
 
 
 @pytest.fixture

@@ -26,7 +26,11 @@ def python_version(python: Path) -> tuple[int, int] | None:
 
 def succeeds(python: Path, statements: str) -> bool:
     """Whether an interpreter runs some statements without an error."""
-    return subprocess.run([str(python), "-c", statements], capture_output=True).returncode == 0
+    try:
+        done = subprocess.run([str(python), "-c", statements], capture_output=True)
+    except OSError:
+        return False
+    return done.returncode == 0
 
 
 def choose_python(distribution: str | None) -> tuple[Path, tuple[int, int]]:

@@ -43,6 +43,9 @@ def check_machine(plan: Plan, root: Path) -> None:
     if not (shutil.which("c++") and shutil.which("cc")):
         problems.append("there is no C and C++ compiler (cc, c++)")
         packages.append("build-essential")
+    if plan.distribution and not shutil.which("cmake"):  # else it comes as a wheel
+        problems.append("there is no cmake")
+        packages.append("cmake")
     if packages:
         problems.append(f"install with: sudo apt-get install {' '.join(packages)}")
     existing = next(path for path in (root, *root.parents) if path.exists())

@@ -7,8 +7,17 @@ from collections.abc import Mapping, Sequence
 from ros_environment.layout import Layout
 from ros_environment.plan import Plan
 
-# Those that would let other Python packages in.
-INTRUDERS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PIP_TARGET", "PIP_PREFIX", "PIP_USER")
+# Those that would let other Python packages in, and one that makes each import of torch compile
+# all of it again: 22 s instead of 3.
+INTRUDERS = (
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "VIRTUAL_ENV",
+    "PIP_TARGET",
+    "PIP_PREFIX",
+    "PIP_USER",
+    "PYTHONDONTWRITEBYTECODE",
+)
 
 
 def clean_environ(environ: Mapping[str, str]) -> dict[str, str]:
