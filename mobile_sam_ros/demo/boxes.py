@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SMOOTHING = (5, 5)
+_THRESHOLD = 25  # squared distance from the background, in its standard deviations
+_LEARNING_RATE = 1 / 300  # what rests becomes background after about 30 frames
 _SURE = 255  # MOG2 says 127 for a shadow
 _SPECK = np.ones((3, 3), np.uint8)
 # Higher than wide: what moves in front of fixed cameras mostly stands upright, and falls apart
@@ -55,7 +57,7 @@ class MotionDetector:
     def _forget(self, image_hw: tuple[int, int]) -> None:
         self._image_hw = image_hw
         self._seen = 0
-        self._background = cv2.createBackgroundSubtractorMOG2(history=200, varThreshold=25)
+        self._background = cv2.createBackgroundSubtractorMOG2(varThreshold=_THRESHOLD)
 
     def find(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Returns the boxes (N, 4) in the next image and their scores (N,).
@@ -68,9 +70,12 @@ class MotionDetector:
         """
         if image.shape[:2] != self._image_hw:
             self._forget((image.shape[0], image.shape[1]))
-        moving = self._background.apply(cv2.GaussianBlur(image, _SMOOTHING, 0))
         self._seen += 1
-        if self._seen <= self._warm_up:
+        warming = self._seen <= self._warm_up
+        # By itself MOG2 goes on learning fast for long, and takes what moves slowly for at rest.
+        rate = -1 if warming else _LEARNING_RATE
+        moving = self._background.apply(cv2.GaussianBlur(image, _SMOOTHING, 0), learningRate=rate)
+        if warming:
             return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
         surely = (moving == _SURE).astype(np.uint8)
         surely = cv2.morphologyEx(surely, cv2.MORPH_OPEN, _SPECK).astype(np.uint8, copy=False)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 GRACE_SECONDS = 5.0
@@ -123,9 +123,9 @@ def children(logs: Path, environ: Mapping[str, str]) -> Iterator[Children]:
             for number in (signal.SIGINT, signal.SIGTERM)
         }
         try:
-            result.end()
-        except ChildDied as problem:
-            print(f"demo: {problem}", file=sys.stderr)
+            # All are gone after it; what they say while they are torn down explains nothing.
+            with suppress(ChildDied):
+                result.end()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
