@@ -4,7 +4,6 @@ Runs until Ctrl-C. The demo that measures, records and ends by itself is `make d
 `python3 -m mobile_sam_ros.demo.run`.
 """
 
-from launch import LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     IncludeLaunchDescription,
@@ -21,6 +20,8 @@ from launch.substitutions import (
 from launch_ros.actions import Node, SetParameter
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchDescription
 
 ARGUMENTS = {
     "video": ("", "Video file of a fixed camera, or folder of images; empty: procedural scene."),

@@ -1,11 +1,12 @@
 """Starts the node `sam`: ros2 launch mobile_sam_ros sam.launch.py image:=/camera/image_raw"""
 
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchDescription
 
 ARGUMENTS = {
     "namespace": ("", "Namespace of the node."),

@@ -72,7 +72,7 @@ WEIGHTS: dict[str, WeightsEntry] = {
             description="small model for demonstration, trained on procedurally drawn scenes",
             source="python -m mobile_sam.training.train",
             licence="Apache-2.0",
-            git_blob="aa6b5c96bfa922259387d9e4e7056b8b22c50d42",
+            git_blob="1a801147514481447201ac64198a78d694f6e936",
             file_name="demo.safetensors",
             packaged=True,
         ),
@@ -250,13 +250,15 @@ def load_sam(weights: str | os.PathLike[str] = "demo", device: str = "cpu") -> S
         path = Path(name).expanduser()
         if not path.suffix and not path.exists():
             known = ", ".join(WEIGHTS)
-            raise WeightsError(f"no weights of the name {name!r} (known: {known}), and no such file")
+            raise WeightsError(
+                f"no weights of the name {name!r} (known: {known}), and no such file"
+            )
     config, state = read_checkpoint(path)
     model = Sam(config)
     for mismatch in _mismatches(model.state_dict(), state):
         raise WeightsError(f"{path}: {mismatch}")
     model.load_state_dict(state)
     model = model.eval().requires_grad_(False)
-    return model.to(device, memory_format=torch.channels_last)
+    return model.to(device).to(memory_format=torch.channels_last)
 
 

@@ -221,7 +221,7 @@ class Predictor:
             float32 (m, m), low-resolution logits, as `Prompt.mask_logits` takes them.
         """
         side = self.sam.config.mask_size
-        height, width = scaled_size(mask.shape, side)  # type: ignore[arg-type]
+        height, width = scaled_size(mask.shape, side)
         shares = cv2.resize(
             mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA
         )

@@ -38,21 +38,21 @@ class Prompt:
     mask_logits: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        if self.box is None and self.points is None and self.mask_logits is None:
-            raise ValueError("a prompt needs a box, points or mask_logits")
         if self.labels is not None and self.points is None:
             raise ValueError("labels without points")
+        if self.box is None and self.points is None and self.mask_logits is None:
+            raise ValueError("a prompt needs a box, points or mask_logits")
         if self.box is not None:
             self._set("box", _finite("box", self.box, (4,)))
             if not (self.box[2] > self.box[0] and self.box[3] > self.box[1]):
-                raise ValueError(f"box {self.box.tolist()} has no inside (x_min, y_min, x_max, y_max)")
+                raise ValueError(f"box {self.box.tolist()} has no inside (minima, maxima)")
         if self.points is not None:
             self._set("points", _finite("points", self.points, (None, 2)))
             given = np.ones(len(self.points)) if self.labels is None else np.asarray(self.labels)
             if given.shape != (len(self.points),):
                 raise ValueError(f"labels has shape {given.shape}, for {len(self.points)} points")
             if not np.isin(given, (0, 1)).all():
-                raise ValueError(f"labels {given.tolist()}: 1 is the object, 0 is not, nothing else")
+                raise ValueError(f"labels {given.tolist()}: 1 is the object, 0 is not, no more")
             self._set("labels", given.astype(np.int64))
         if self.mask_logits is not None:
             logits = _finite("mask_logits", self.mask_logits, (None, None))

@@ -74,8 +74,8 @@ def _check_length(message: Image) -> None:
     needed = message.height * message.step
     if len(message.data) < needed:
         raise BadMessage(
-            f"image has {len(message.data)} bytes of data, but height {message.height} times "
-            f"step {message.step} is {needed}"
+            f"image of encoding {message.encoding} has {len(message.data)} bytes of data, but "
+            f"height {message.height} times step {message.step} is {needed}"
         )
 
 
@@ -92,8 +92,8 @@ def _convert_elsewhere(message: Image) -> NDArray[np.uint8]:
             image.astype(np.float32), None, 0, 255, cv2.NORM_MINMAX  # type: ignore[call-overload]
         ).astype(np.uint8)
     if image.ndim == 2 or image.shape[2] == 1:
-        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    return cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2RGB)
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)  # type: ignore[return-value]
+    return cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
 
 
 def _bridge(message: Image) -> NDArray[Any]:
@@ -185,7 +185,7 @@ def image_message(pixels: NDArray[Any], encoding: str, header: Header) -> Image:
     )
     if pixels.size:
         # The only fast way: assigning bytes or an array checks each element.
-        message.data.frombytes(memoryview(pixels).cast("B"))
+        message.data.frombytes(memoryview(pixels).cast("B"))  # type: ignore[arg-type]
     return message
 
 

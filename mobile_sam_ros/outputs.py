@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import mobile_sam
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
@@ -16,6 +15,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
+import mobile_sam
 from mobile_sam_ros.conversions import bounding_box_message, image_message, region_message
 from mobile_sam_ros.msg import Segment, SegmentArray
 from mobile_sam_ros.overlay import label_image, overlay_image

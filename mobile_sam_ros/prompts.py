@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from itertools import count
 
-import mobile_sam
 import numpy as np
 from geometry_msgs.msg import Point
 from numpy.typing import NDArray
 
+import mobile_sam
 from mobile_sam_ros.conversions import BadMessage, mask_from_image
 from mobile_sam_ros.msg import Prompt as PromptMessage
 from mobile_sam_ros.msg import PromptPoint
@@ -67,7 +67,8 @@ def prompt_from_message(
         if np.isfinite(box).all():
             inside = np.clip(box, 0, [width, height, width, height])
             if (inside[2:] <= inside[:2]).any() and (box[2:] > box[:2]).all():
-                raise BadMessage(f"box {box.tolist()} lies outside of the image of {width}x{height}")
+                shown = box.tolist()
+                raise BadMessage(f"box {shown} lies outside of the image of {width}x{height}")
             box = inside.astype(np.float32) if (box[2:] > box[:2]).all() else box
     mask = None
     if message.mask.height:

@@ -7,8 +7,8 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from time import monotonic
+from typing import NoReturn
 
-import mobile_sam
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point, PointStamped
@@ -22,6 +22,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 from vision_msgs.msg import Detection2DArray
 
+import mobile_sam
 from mobile_sam_ros import diagnostics, parameters
 from mobile_sam_ros.conversions import nanoseconds
 from mobile_sam_ros.frames import Frame, FrameRing
@@ -35,7 +36,7 @@ from mobile_sam_ros.worker import Mailbox, Worker
 _CLICK = "click"
 _EARLY = 16  # messages that wait for their image
 _DETECTOR_SECONDS = 1.0  # since its last message, for which a detector counts as running
-_STOP_SECONDS = 1.0
+_STOP_SECONDS = 0.5
 
 
 class SamNode(LifecycleNode):
@@ -144,17 +145,18 @@ class SamNode(LifecycleNode):
         success = TransitionCallbackReturn.SUCCESS
         return self.trigger_configure() == success and self.trigger_activate() == success
 
-    def _stop_work(self) -> bool:
-        """Takes the inputs away; returns whether the worker is at rest."""
+    def _stop_work(self) -> None:
+        """Takes the inputs away, and the worker once it is at rest."""
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []
         worker, self._worker = self._worker, None
-        return worker is None or worker.stop(_STOP_SECONDS)
+        if worker is not None:
+            worker.stop(_STOP_SECONDS)
 
-    def close(self) -> bool:
-        """Ends the work; returns whether the model is at rest."""
-        return self._stop_work()
+    def close(self) -> None:
+        """Ends the work, or leaves it to its thread if it lasts."""
+        self._stop_work()
 
     # --- Inputs: callbacks only store -------------------------------------------------------
 
@@ -164,7 +166,9 @@ class SamNode(LifecycleNode):
         frame = Frame(message)
         self._frames.add(frame)
         slop = self._slop()
-        for early in [e for e in self._early if abs(_stamp(e) - frame.stamp) <= slop or not _stamp(e)]:
+        for early in list(self._early):
+            if _stamp(early) and abs(_stamp(early) - frame.stamp) > slop:
+                continue
             self._early.remove(early)
             self._serve(early, frame)
         detector_runs = monotonic() - self._detector_seen < _DETECTOR_SECONDS
@@ -212,8 +216,8 @@ class SamNode(LifecycleNode):
             if not is_prompt:
                 self._statistics.count("detections/unmatched")
             self._complain(
-                f"{topic}: no image has stamp {stamp / 1e9:.9f} of its header: it is older than the "
-                f"last {self.values.frame_buffer} images (frame_buffer), or the stamps differ "
+                f"{topic}: no image has stamp {stamp / 1e9:.9f} of its header: it is older than "
+                f"the last {self.values.frame_buffer} images (frame_buffer), or the stamps differ "
                 "(match_slop)"
             )
 
@@ -268,9 +272,9 @@ class SamNode(LifecycleNode):
         if not publishers:
             return begin + "nobody publishes it. Is the camera running, and the remapping right?"
         return begin + (
-            f"it has {len(publishers)} publisher(s) of type {publishers[0].topic_type}. Do type and "
-            "QoS fit, and if the images are large, is FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA set for "
-            "both sides?"
+            f"it has {len(publishers)} publisher(s) of type {publishers[0].topic_type}. Do type "
+            "and QoS fit, and if the images are large, is FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA set "
+            "for both sides?"
         )
 
 
@@ -278,10 +282,9 @@ def _stamp(message: Detection2DArray | PromptArray) -> int:
     return nanoseconds(message.header.stamp)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the node until it is told to end; returns the exit status."""
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the node until it is told to end, and ends the process with the exit status."""
     node = None
-    at_rest = True
     status = 0
     try:
         rclpy.init(args=arguments)
@@ -299,16 +302,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = 1
     finally:
         if node is not None:
-            at_rest = node.close()
+            node.close()
         rclpy.try_shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    if not at_rest:
-        # A model call cannot be interrupted, and the interpreter must not be taken down around
-        # it: the process ends here, with all that others see of it already gone.
-        os._exit(status)
-    return status
+    # All that others see of this process is gone by now. A model call cannot be interrupted, and
+    # the interpreter must not be taken down around it; nor is there time to take torch down.
+    os._exit(status)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

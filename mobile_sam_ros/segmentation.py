@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 
-import mobile_sam
 import numpy as np
 import rclpy
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage
 from vision_msgs.msg import Detection2D
 
+import mobile_sam
 from mobile_sam_ros.conversions import box_from_detection, rgb_from_compressed, rgb_from_image
 from mobile_sam_ros.diagnostics import Statistics
 from mobile_sam_ros.frames import Frame
@@ -77,8 +77,8 @@ class Segmentation:
                 self._drop("bad")
                 self._complain(f"{self._topics.image}: {error}")
             except Exception:  # out of memory and the like: the next image may do better
-            if not rclpy.ok():  # the process ends, and nothing can be published any more
-                return
+                if not rclpy.ok():  # the process ends, and nothing can be published any more
+                    return
                 self._drop("bad")
                 self._complain(f"segmentation failed:\n{traceback.format_exc()}")
 
@@ -106,7 +106,9 @@ class Segmentation:
         alpha = self._parameters().overlay_alpha
         self._outputs.publish(wanted, header, image, segments, identities, alpha)
         times.append(monotonic())
-        spans = dict(zip(("convert", "encode", "decode", "publish"), np.diff(times), strict=True))
+        spans = dict(
+            zip(("convert", "encode", "decode", "publish"), np.diff(times).tolist(), strict=True)
+        )
         spans["wait"] = times[0] - job.created
         spans["total"] = times[-1] - job.frame.received
         self._statistics.segmented(spans)

@@ -88,7 +88,8 @@ class SamConfig:
         unknown = sorted(set(fields) - known)
         if unknown:
             raise ValueError(f"unknown field {unknown[0]!r} in the model's configuration")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return cls(**values)  # type: ignore[arg-type]
 
 
 MOBILE_SAM = SamConfig()

@@ -50,7 +50,7 @@ def draw_scene(
         window, mask = placed
         behind = np.array(cv2.mean(canvas[window], mask)[:3])
         contrast = rng.uniform(20, 60) if low_contrast else rng.uniform(60, 200)
-        skin = painting.random_skin(rng, *mask.shape, behind, contrast)
+        skin = painting.random_skin(rng, *mask.shape, behind, contrast)  # type: ignore[call-arg]
         if rng.random() < 0.12:
             rim = int(rng.integers(1, 4))
             skin = painting.outline(skin, mask, rim, textures.random_colour(rng))

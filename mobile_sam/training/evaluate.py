@@ -53,9 +53,8 @@ def evaluate(predictor: Predictor, scenes: int, size_hw: tuple[int, int] = (256,
             ).masks
             three = predictor.candidates(embedding, Prompt(points=point))
             overlaps = mask_iou(three.masks, wanted)
-            values = dict(
-                zip(("box", "jittered box", "box and point"), mask_iou(one_mask, wanted), strict=True)
-            )
+            names = ("box", "jittered box", "box and point")
+            values = dict(zip(names, mask_iou(one_mask, wanted), strict=True))
             values["one point, best of three"] = overlaps.max()
             values["one point, by predicted IoU"] = overlaps[three.predicted_iou.argmax()]
             for name, value in values.items():
@@ -93,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     result = evaluate(predictor, options.scenes)
-    print(f"Mean IoU of {options.weights} on {options.scenes} held-out scenes, by size of object:\n")
+    print(f"Mean IoU of {options.weights} on {options.scenes} held-out scenes, by size:\n")
     print(table(result))
     return 0
 

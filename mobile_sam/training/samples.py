@@ -160,6 +160,9 @@ class SceneSamples(IterableDataset[Samples]):
         )
         has_mask = rng.random(self.prompts) < _MASK_SHARE
         rough = np.stack(
-            [_rough_mask(t, rng) if has else np.zeros_like(t) for t, has in zip(targets, has_mask)]
+            [
+                _rough_mask(t, rng) if has else np.zeros_like(t)
+                for t, has in zip(targets, has_mask, strict=True)
+            ]
         )
         return scene.image, points, labels, rough[:, None], has_mask, targets, ambiguous & ~has_mask

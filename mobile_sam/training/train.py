@@ -76,7 +76,7 @@ def train(phases: Sequence[Phase], output: Path, arguments: argparse.Namespace) 
     """Trains the demo model and returns the average of its weights over the last steps."""
     torch.manual_seed(arguments.seed)
     device = torch.device(arguments.device)
-    model = Sam(DEMO).to(device, memory_format=torch.channels_last)
+    model = Sam(DEMO).to(device).to(memory_format=torch.channels_last)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.998), use_buffers=True)
     optimizer = make_optimizer(model, arguments.weight_decay)
     steps = sum(phase.steps for phase in phases)
@@ -115,13 +115,14 @@ def train(phases: Sequence[Phase], output: Path, arguments: argparse.Namespace) 
         config = dataclasses.replace(DEMO, image_size=phase.image_size)
         for sam in (model, average.module):
             sam.config = config
-            sam.prompt_encoder.embedding_size = config.embedding_size
+            sam.prompt_encoder.embedding_size = config.embedding_size  # type: ignore[union-attr]
         seed = hash((arguments.seed, number, start))
         samples = SceneSamples(config, abs(seed), phase.scenes, phase.prompts)
         loader = DataLoader(samples, batch_size=None, num_workers=arguments.workers)
         batches = iter(loader)
-        for step in range(max(step, start), step + phase.steps):
-            rate = learning_rate(step, steps, arguments.rate, warmup=200)
+        end = step + phase.steps
+        for now_at in range(max(step, start), end):
+            rate = learning_rate(now_at, steps, arguments.rate, warmup=200)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             values = train_step(model, next(batches), device)
@@ -137,12 +138,12 @@ def train(phases: Sequence[Phase], output: Path, arguments: argparse.Namespace) 
                                 f"point {point:.3f}", refresh=False)  # fmt: skip
             bar.update()
             if time.monotonic() - saved_at > _SAVE_EVERY_SECONDS:
-                save(step + 1)
+                save(now_at + 1)
                 saved_at = time.monotonic()
-        step += 1
+        step = end
     save(steps)
     bar.close()
-    return average.module
+    return average.module  # type: ignore[return-value]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

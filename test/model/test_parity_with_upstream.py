@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import sys
 import types
 from collections.abc import Iterator
 

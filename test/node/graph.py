@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from conftest import free_domain
 from diagnostic_msgs.msg import DiagnosticArray
+from mobile_sam_ros.msg import PromptArray, SegmentArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -22,11 +24,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
-from conftest import free_domain
-
 from mobile_sam.scenes import MovingScene
 from mobile_sam_ros.conversions import image_message
-from mobile_sam_ros.msg import PromptArray, SegmentArray
 
 OUTPUTS = {
     "mask": Image,
@@ -58,7 +57,7 @@ class Peer(Node):
         self.create_subscription(kind or OUTPUTS[name], topic, kept.append, RELIABLE)
         return kept
 
-    def wait(self, condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
+    def wait(self, condition: Callable[[], Any], what: str, seconds: float = 45.0) -> Any:
         """Spins until `condition` is true and returns its value."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -106,7 +105,11 @@ class Process:
             command += ["-r", f"{name}:={value}"]
         with log.open("w") as file:
             self.process = subprocess.Popen(
-                command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | {"ROS_DOMAIN_ID": str(self.domain), "RCUTILS_COLORIZED_OUTPUT": "0"}
+                command,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=os.environ
+                | {"ROS_DOMAIN_ID": str(self.domain), "RCUTILS_COLORIZED_OUTPUT": "0"},
             )
 
     def said(self, text: str) -> int:
@@ -125,7 +128,9 @@ class Process:
 
 
 @contextmanager
-def running(log: Path, remaps: dict[str, str] | None = None, **parameters: Any) -> Iterator[Process]:
+def running(
+    log: Path, remaps: dict[str, str] | None = None, **parameters: Any
+) -> Iterator[Process]:
     """Runs a node; it is gone afterwards, whatever happens."""
     node = Process(log, parameters, remaps or {})
     try:
@@ -136,7 +141,9 @@ def running(log: Path, remaps: dict[str, str] | None = None, **parameters: Any) 
             node.process.wait()
 
 
-def scene_image(index: int, stamp: int, frame_id: str = "camera", size_hw: tuple[int, int] = (240, 320)) -> Image:
+def scene_image(
+    index: int, stamp: int, frame_id: str = "camera", size_hw: tuple[int, int] = (240, 320)
+) -> Image:
     """A procedural image with a stamp in nanoseconds."""
     return image_message(SCENE(size_hw).frame(index).image, "rgb8", header(stamp, frame_id))
 
@@ -153,7 +160,9 @@ def header(stamp: int, frame_id: str = "camera") -> Header:
     return result
 
 
-def box_detection(box: tuple[float, float, float, float], name: str = "", score: float = 0.9) -> Detection2D:
+def box_detection(
+    box: tuple[float, float, float, float], name: str = "", score: float = 0.9
+) -> Detection2D:
     """A detection of class "thing" with a box x_min, y_min, x_max, y_max."""
     bbox = BoundingBox2D(size_x=float(box[2] - box[0]), size_y=float(box[3] - box[1]))
     bbox.center.position.x = (box[0] + box[2]) / 2

@@ -1,0 +1,175 @@
+"""The library as its users call it: prompts, weights, command line."""
+
+import io
+import pickle
+import urllib.error
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mobile_sam import checkpoints, cli
+from mobile_sam.checkpoints import WEIGHTS, WeightsError, git_blob_id, load_sam, save_safetensors
+from mobile_sam.modeling import DEMO, Sam, SamConfig
+from mobile_sam.postprocess import masks_from_logits
+from mobile_sam.predictor import Predictor
+from mobile_sam.prompts import Prompt
+from mobile_sam.scenes import MovingScene
+from mobile_sam.training.evaluate import mask_iou
+from mobile_sam.training.samples import tight_box
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({}, "needs a box, points or mask_logits"),
+        ({"box": [1, 2, 3]}, r"box has shape \(3,\)"),
+        ({"box": [5, 5, 5, 9]}, r"box \[5.0, 5.0, 5.0, 9.0\] has no inside"),
+        ({"box": [9, 5, 5, 9]}, "has no inside"),
+        ({"box": [float("nan"), 5, 5, 9]}, r"box \[nan"),
+        ({"points": [1, 2]}, r"points has shape \(2,\)"),
+        ({"points": [[1, 2]], "labels": [1, 0]}, r"labels has shape \(2,\), for 1 points"),
+        ({"points": [[1, 2]], "labels": [3]}, r"labels \[3\.?0?\]"),
+        ({"labels": [1]}, "labels without points"),
+        ({"mask_logits": np.zeros((4, 5))}, "not square"),
+    ],
+)
+def test_bad_prompts_name_field_and_value(fields: dict, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        Prompt(**fields)
+
+
+def test_masks_are_those_of_two_bilinear_resizes() -> None:
+    """Against torch's own, done as SAM does: to the input, cut, to the image."""
+    torch.manual_seed(0)
+    logits = torch.nn.functional.interpolate(torch.randn(3, 1, 12, 12), 64, mode="bilinear")[:, 0]
+    logits[2] = -1
+    masks, boxes = masks_from_logits(logits, 256, (192, 256), (240, 320))
+    large = torch.nn.functional.interpolate(logits[:, None], (256, 256), mode="bilinear")
+    picture = large[..., :192, :256]
+    exact = torch.nn.functional.interpolate(picture, (240, 320), mode="bilinear")[:, 0]
+    wanted = exact > 0
+    assert ((masks != wanted) & (exact.abs() > 1e-4)).sum() == 0
+    for mask, box in zip(masks[:2].numpy(), boxes[:2].numpy(), strict=True):
+        assert (box == tight_box(mask)).all()
+    assert not masks[2].any() and not boxes[2].any()
+
+
+def test_demo_weights_are_what_the_registry_says() -> None:
+    checkpoints.verify(WEIGHTS["demo"])
+    assert WEIGHTS["demo"].path.stat().st_size < 6e6
+
+
+def test_demo_weights_segment() -> None:
+    predictor = Predictor.from_weights("demo", "cpu")
+    found = []
+    for index in (0, 40, 80):
+        scene = MovingScene(5, (240, 320), 3).frame(index)
+        masks = [scene.labels == i for i in (1, 2, 3) if (scene.labels == i).sum() > 100]
+        segments = predictor.decode(
+            predictor.encode(scene.image), [Prompt(box=tight_box(mask)) for mask in masks]
+        )
+        found += [mask_iou(f, w) for f, w in zip(segments.masks, masks, strict=True)]
+    assert np.mean(found) > 0.6
+
+
+def test_a_mask_prompt_survives_the_way_through_the_model_sizes() -> None:
+    predictor = Predictor(Sam(DEMO))
+    mask = np.zeros((120, 160), bool)
+    mask[30:90, 40:100] = True
+    logits = predictor.mask_logits(mask)
+    back, _ = masks_from_logits(torch.from_numpy(logits)[None], 256, (192, 256), (120, 160))
+    assert mask_iou(back[0].numpy(), mask) > 0.95
+    assert (logits[predictor.sam.config.mask_size * 3 // 4 :] < 0).all()
+
+
+def test_safetensors_round_trip(tmp_path: Path) -> None:
+    config = SamConfig(**{**DEMO.__dict__, "image_size": 128, "encoder_depths": (1, 1, 1, 1)})
+    model = Sam(config).eval()
+    path = tmp_path / "own.safetensors"
+    save_safetensors(model, path)
+    loaded = load_sam(path)
+    assert loaded.config == config
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, loaded.state_dict()[name]), name
+
+
+class _Payload:
+    """A pickle that would write a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return (Path.write_text, (self.path, "executed"))
+
+
+def test_bad_files_are_named_and_nothing_in_them_runs(tmp_path: Path) -> None:
+    payload, trace = tmp_path / "payload.pt", tmp_path / "trace"
+    payload.write_bytes(pickle.dumps(_Payload(trace)))
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(WEIGHTS["demo"].path.read_bytes()[:100_000])
+    other = tmp_path / "other.pt"
+    torch.save({"image_encoder.patch_embed.seq.0.c.weight": torch.zeros(1)}, other)
+    for path, text in ((payload, "payload.pt"), (cut, "cut.safetensors"), (other, "has")):
+        with pytest.raises(WeightsError, match=text) as caught:
+            load_sam(path)
+        assert str(path) in str(caught.value)
+    assert not trace.exists()
+
+
+def test_offline_says_where_to_put_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOBILE_SAM_CACHE", str(tmp_path))
+
+    def unreachable(*args: object, **options: object) -> object:
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr(checkpoints.urllib.request, "urlopen", unreachable)
+    with pytest.raises(WeightsError) as caught:
+        load_sam("mobile_sam")
+    assert f"put it at {tmp_path / 'mobile_sam.pt'}" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_download_of_something_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOBILE_SAM_CACHE", str(tmp_path))
+
+    class Response(io.BytesIO):
+        headers = {"Content-Length": "5"}  # noqa: RUF012
+
+    monkeypatch.setattr(checkpoints.urllib.request, "urlopen", lambda *a, **k: Response(b"hello"))
+    with pytest.raises(WeightsError, match="not the weights 'mobile_sam'"):
+        load_sam("mobile_sam")
+    assert not list(tmp_path.iterdir())
+
+
+def test_git_blob_id(tmp_path: Path) -> None:
+    """The recorded name of an empty file and of "hello"."""
+    path = tmp_path / "file"
+    path.write_bytes(b"")
+    assert git_blob_id(path) == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+    path.write_bytes(b"hello\n")
+    assert git_blob_id(path) == "ce013625030ba8dba906f756967f9e9ca394464a"
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene = MovingScene(5, (240, 320), 3).frame(0)
+    image = tmp_path / "image.png"
+    cv2.imwrite(str(image), scene.image[..., ::-1])
+    box = ",".join(str(v) for v in tight_box(scene.labels == 1))
+    output = tmp_path / "out"
+    assert cli.main(["segment", str(image), "--box", box, "--output", str(output)]) == 0
+    mask = cv2.imread(str(output / "mask_1.png"), cv2.IMREAD_GRAYSCALE)
+    assert mask.shape == (240, 320) and mask.any()
+    assert (output / "overlay.png").is_file()
+    assert cli.main(["segment", str(tmp_path / "none.png"), "--box", box]) == 1
+    assert "none.png: no such file" in capsys.readouterr().err
+    assert cli.main(["weights", "list"]) == 0
+    assert "mobile_sam" in capsys.readouterr().out
+    assert cli.main(["info"]) == 0
