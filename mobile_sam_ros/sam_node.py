@@ -273,7 +273,7 @@ class SamNode(LifecycleNode):
             return begin + "nobody publishes it. Is the camera running, and the remapping right?"
         return begin + (
             f"it has {len(publishers)} publisher(s) of type {publishers[0].topic_type}. Do type "
-            "and QoS fit, and if the images are large, is FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA set "
+            "and QoS fit? If the images are large, is FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA set "
             "for both sides?"
         )
 

@@ -42,7 +42,7 @@ def draw_scene(
     shadows = rng.random() < 0.4
     direction = rng.uniform(0, 2 * np.pi)
     low_contrast = rng.random() < 0.15
-    largest = rng.uniform(0.12, 0.6)
+    largest = rng.uniform(0.2, 0.7)
     for _ in range(int(rng.integers(objects[0], objects[1] + 1))):
         placed = _find_place(rng, labels, full_areas, largest)
         if placed is None:
@@ -78,7 +78,7 @@ def _find_place(
     shape = shapes.random_shape(rng)
     for attempt in range(_ATTEMPTS):
         # Smaller at each attempt: what does not fit may fit between the others.
-        extent = np.exp(rng.uniform(np.log(0.07), np.log(largest))) * 0.85**attempt
+        extent = np.exp(rng.uniform(np.log(0.12), np.log(largest))) * 0.85**attempt
         radius = max(side * extent * (0.5 + 0.2 * rng.random()), 5.0)
         centre = (rng.uniform(0, width), rng.uniform(0, height))
         transform = shapes.pose(centre, radius, rng.uniform(0, 2 * np.pi), rng.uniform(0.6, 1))

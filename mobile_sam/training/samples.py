@@ -18,7 +18,7 @@ _KINDS = ("box", "point", "points", "box and point")
 _KIND_SHARES = (0.44, 0.40, 0.08, 0.08)
 _MASK_SHARE = 0.06  # of all prompts have a mask as well
 _TOKENS = 5  # a prompt's points, at most, with the filler
-_LEAST_AREA = 24  # pixels; what is smaller is no object to learn from
+_LEAST_SHARE = 0.001  # of the picture; what is smaller is no object to learn from
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Samples:
     """A batch of B scenes with P prompts each.
 
     pixels: uint8 (B, 3, S, S), RGB.
+    scene_labels: int32 (B, S, S), 0 for the background, i for object i.
     points, labels: float32 (B P, T, 2) and int64 (B P, T), as `Sam.decode` takes them.
     mask_logits, has_mask: float32 (B P, 1, m, m) and bool (B P,).
     targets: float32 (B P, m, m), the share of each cell that is the object.
@@ -33,6 +34,7 @@ class Samples:
     """
 
     pixels: Tensor
+    scene_labels: Tensor
     points: Tensor
     labels: Tensor
     mask_logits: Tensor
@@ -65,7 +67,8 @@ def jittered(box: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.f
 def objects_of(scene: Scene) -> list[NDArray[np.bool_]]:
     """Returns the masks, bool (H, W), of the objects that are large enough to count."""
     areas = np.bincount(scene.labels.ravel())
-    return [scene.labels == i for i in range(1, len(areas)) if areas[i] >= _LEAST_AREA]
+    least = _LEAST_SHARE * scene.labels.size
+    return [scene.labels == i for i in range(1, len(areas)) if areas[i] >= least]
 
 
 def _random_points(
@@ -126,21 +129,24 @@ def _rough_mask(target: NDArray[np.float32], rng: np.random.Generator) -> NDArra
 
 def _collate(parts: list[tuple[NDArray, ...]]) -> Samples:
     columns = [torch.from_numpy(np.stack(column)) for column in zip(*parts, strict=True)]
-    pixels, *others = columns
-    return Samples(pixels.permute(0, 3, 1, 2), *(column.flatten(0, 1) for column in others))
+    pixels, scene_labels, *others = columns
+    pixels = pixels.permute(0, 3, 1, 2)
+    return Samples(pixels, scene_labels, *(column.flatten(0, 1) for column in others))
 
 
 class SceneSamples(IterableDataset[Samples]):
     """Endless batches of new scenes; the same seed gives the same ones."""
 
-    def __init__(self, config: SamConfig, seed: int, scenes: int, prompts: int) -> None:
+    def __init__(
+        self, config: SamConfig, seed: tuple[int, ...], scenes: int, prompts: int
+    ) -> None:
         """Draws `scenes` scenes of `config.image_size` a batch, with `prompts` prompts each."""
         self.size, self.mask_size = config.image_size, config.mask_size
         self.seed, self.scenes, self.prompts = seed, scenes, prompts
 
     def __iter__(self) -> Iterator[Samples]:
         worker = get_worker_info()
-        rng = np.random.default_rng((self.seed, worker.id if worker else 0))
+        rng = np.random.default_rng((*self.seed, worker.id if worker else 0))
         cv2.setNumThreads(1)
         while True:
             yield _collate([self._draw(rng) for _ in range(self.scenes)])
@@ -165,4 +171,6 @@ class SceneSamples(IterableDataset[Samples]):
                 for t, has in zip(targets, has_mask, strict=True)
             ]
         )
-        return scene.image, points, labels, rough[:, None], has_mask, targets, ambiguous & ~has_mask
+        scene_labels = scene.labels.astype(np.int32)
+        prompts_of = (points, labels, rough[:, None], has_mask, targets, ambiguous & ~has_mask)
+        return scene.image, scene_labels, *prompts_of

@@ -1,8 +1,9 @@
 """Trains the demonstration weights on procedural scenes: `python -m mobile_sam.training.train`.
 
-First on small scenes, where a step is cheap, then on scenes of the model's own size; one learning
-rate schedule over both. What runs is resumable: a checkpoint with everything is written every few
-minutes, and the same command goes on from it.
+First on small scenes, where a step is cheap, then on scenes of the model's own size, each for as
+many minutes as it is given: the learning rate falls with the time that is left, whatever a step
+takes. What runs is resumable: a checkpoint with everything is written every few minutes, and the
+same command goes on from it.
 """
 
 import argparse
@@ -14,16 +15,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from mobile_sam.checkpoints import save_safetensors
+from mobile_sam.checkpoints import load_sam, save_safetensors
 from mobile_sam.modeling import DEMO, Sam
+from mobile_sam.training.affinity import AffinityHead, affinity_loss
 from mobile_sam.training.losses import sam_loss
 from mobile_sam.training.samples import Samples, SceneSamples
 
 _SAVE_EVERY_SECONDS = 180
+_WARMUP_STEPS = 200
+_AFFINITY_WEIGHT = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,20 +36,20 @@ class Phase:
     """A part of the training, in which all scenes have one size."""
 
     image_size: int
-    steps: int
+    minutes: float
     scenes: int
     """Scenes a step."""
     prompts: int
     """Prompts a scene."""
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
-    """Returns the rate at `step` of `steps`: a linear rise, then half a cosine to nearly 0."""
-    rise = min(1.0, (step + 1) / warmup)
-    return peak * rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+def learning_rate(step: int, progress: float, peak: float) -> float:
+    """Returns the rate at a step: a linear rise, then half a cosine over `progress` (0 to 1)."""
+    rise = min(1.0, (step + 1) / _WARMUP_STEPS)
+    return peak * rise * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
-def make_optimizer(model: Sam, decay: float) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, decay: float) -> torch.optim.AdamW:
     """Returns AdamW that lets biases, norms, tables of biases and embeddings be."""
     matrices = [p for n, p in model.named_parameters() if p.ndim >= 2 and "embed" not in n
                 and "token" not in n and "attention_biases" not in n]  # fmt: skip
@@ -54,7 +59,9 @@ def make_optimizer(model: Sam, decay: float) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, betas=(0.9, 0.99))
 
 
-def train_step(model: Sam, batch: Samples, device: torch.device) -> tuple[torch.Tensor, ...]:
+def train_step(
+    model: Sam, affinity: AffinityHead, batch: Samples, device: torch.device
+) -> tuple[Tensor, ...]:
     """Returns loss, and mean IoU with a box (or other clear prompt) and with one point."""
     on = {f.name: getattr(batch, f.name).to(device) for f in dataclasses.fields(batch)}
     embedding = model.encode(on["pixels"])
@@ -67,6 +74,7 @@ def train_step(model: Sam, batch: Samples, device: torch.device) -> tuple[torch.
         on["has_mask"],
     )
     loss, iou = sam_loss(logits, predicted, on["targets"], on["ambiguous"])
+    loss = loss + _AFFINITY_WEIGHT * affinity_loss(affinity(embedding), on["scene_labels"])
     clear = iou[~on["ambiguous"], 0].mean()
     best_of_three = iou[on["ambiguous"], 1:].amax(dim=1).mean()
     return loss, clear, best_of_three
@@ -77,28 +85,30 @@ def train(phases: Sequence[Phase], output: Path, arguments: argparse.Namespace) 
     torch.manual_seed(arguments.seed)
     device = torch.device(arguments.device)
     model = Sam(DEMO).to(device).to(memory_format=torch.channels_last)
+    affinity = AffinityHead(DEMO.embedding_dim).to(device)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.998), use_buffers=True)
-    optimizer = make_optimizer(model, arguments.weight_decay)
-    steps = sum(phase.steps for phase in phases)
+    both = nn.ModuleDict({"model": model, "affinity": affinity})
+    optimizer = make_optimizer(both, arguments.weight_decay)
+    total = sum(phase.minutes for phase in phases)
     state = output.with_suffix(".state.pt")
-    start = 0
+    step, minutes = 0, 0.0
     if state.exists():
         saved = torch.load(state, map_location=device, weights_only=True)
-        start = saved["step"]
-        model.load_state_dict(saved["model"])
+        step, minutes = saved["step"], saved["minutes"]
+        both.load_state_dict(saved["model"])
         average.load_state_dict(saved["average"])
         optimizer.load_state_dict(saved["optimizer"])
     elif arguments.start:
-        earlier = torch.load(arguments.start, map_location=device, weights_only=True)
-        average.load_state_dict(earlier["average"])
-        model.load_state_dict(average.module.state_dict())
+        model.load_state_dict(load_sam(str(arguments.start)).state_dict())
+        average.module.load_state_dict(model.state_dict())
 
-    def save(step: int) -> None:
+    def save() -> None:
         partial = state.with_suffix(".partial")
         torch.save(
             {
                 "step": step,
-                "model": model.state_dict(),
+                "minutes": minutes,
+                "model": both.state_dict(),
                 "average": average.state_dict(),
                 "optimizer": optimizer.state_dict(),
             },
@@ -106,42 +116,44 @@ def train(phases: Sequence[Phase], output: Path, arguments: argparse.Namespace) 
         )
         partial.replace(state)
 
-    bar = tqdm(total=steps, initial=start, unit="step", mininterval=10, file=sys.stdout)
-    step, saved_at, shown = 0, time.monotonic(), None
+    bar = tqdm(total=round(total, 1), initial=round(minutes, 1), unit="min", mininterval=10,
+               file=sys.stdout, bar_format="{l_bar}{bar}| {n:.1f}/{total:.1f} min{postfix}")  # fmt: skip
+    saved_at, shown = time.monotonic(), None
+    end = 0.0
     for number, phase in enumerate(phases):
-        if step + phase.steps <= start:
-            step += phase.steps
+        end += phase.minutes
+        if minutes >= end:
             continue
         config = dataclasses.replace(DEMO, image_size=phase.image_size)
         for sam in (model, average.module):
-            sam.config = config
+            sam.config = config  # type: ignore[assignment]
             sam.prompt_encoder.embedding_size = config.embedding_size  # type: ignore[union-attr]
-        seed = hash((arguments.seed, number, start))
-        samples = SceneSamples(config, abs(seed), phase.scenes, phase.prompts)
-        loader = DataLoader(samples, batch_size=None, num_workers=arguments.workers)
-        batches = iter(loader)
-        end = step + phase.steps
-        for now_at in range(max(step, start), end):
-            rate = learning_rate(now_at, steps, arguments.rate, warmup=200)
+        samples = SceneSamples(config, (arguments.seed, number, step), phase.scenes, phase.prompts)
+        batches = iter(DataLoader(samples, batch_size=None, num_workers=arguments.workers))
+        while minutes < end:
+            began = time.monotonic()
+            rate = learning_rate(step, minutes / total, arguments.rate)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            values = train_step(model, next(batches), device)
+            values = train_step(model, affinity, next(batches), device)
             optimizer.zero_grad(set_to_none=True)
             values[0].backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(both.parameters(), 1.0)
             optimizer.step()
             average.update_parameters(model)
             now = torch.stack([value.detach() for value in values]).nan_to_num(0.5).cpu()
             shown = now if shown is None else torch.lerp(shown, now, 0.02)
             loss, clear, point = shown.tolist()
-            bar.set_postfix_str(f"{phase.image_size} px, loss {loss:.3f}, mIoU box {clear:.3f} "
-                                f"point {point:.3f}", refresh=False)  # fmt: skip
-            bar.update()
+            step += 1
+            spent = (time.monotonic() - began) / 60
+            minutes += spent
+            bar.set_postfix_str(f"step {step}, {phase.image_size} px, loss {loss:.3f}, mIoU box "
+                                f"{clear:.3f} point {point:.3f}", refresh=False)  # fmt: skip
+            bar.update(spent)
             if time.monotonic() - saved_at > _SAVE_EVERY_SECONDS:
-                save(now_at + 1)
+                save()
                 saved_at = time.monotonic()
-        step = end
-    save(steps)
+    save()
     bar.close()
     return average.module  # type: ignore[return-value]
 
@@ -151,19 +163,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--output", type=Path, default=Path("demo.safetensors"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--small-steps", type=int, default=4000, help="steps at half the size")
-    parser.add_argument("--steps", type=int, default=700, help="steps at the full size")
-    parser.add_argument("--scenes", type=int, default=6, help="scenes a step")
-    parser.add_argument("--prompts", type=int, default=4, help="prompts a scene")
+    parser.add_argument("--small-minutes", type=float, default=60, help="with half the size")
+    parser.add_argument("--minutes", type=float, default=120, help="with the full size")
+    parser.add_argument("--scenes", type=int, default=5, help="scenes a step")
+    parser.add_argument("--prompts", type=int, default=6, help="prompts a scene")
     parser.add_argument("--rate", type=float, default=1.2e-3, help="greatest learning rate")
     parser.add_argument("--weight-decay", type=float, default=0.02)
     parser.add_argument("--workers", type=int, default=1, help="processes that draw scenes")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--start", type=Path, help="state of another run to start from")
+    parser.add_argument("--start", type=Path, help="weights to start from")
     options = parser.parse_args(arguments)
     phases = [
-        Phase(DEMO.image_size // 2, options.small_steps, options.scenes, options.prompts),
-        Phase(DEMO.image_size, options.steps, options.scenes, options.prompts),
+        Phase(DEMO.image_size // 2, options.small_minutes, options.scenes, options.prompts),
+        Phase(DEMO.image_size, options.minutes, options.scenes, options.prompts),
     ]
     model = train(phases, options.output, options)
     save_safetensors(model, options.output)
