@@ -96,8 +96,10 @@ def test_installed_without_ros_it_imports_and_has_its_command(
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     python = tmp_path / "venv/bin/python"
     pip = [sys.executable, "-m", "pip", "--python", python, "install"]
-    subprocess.run([*pip, "--quiet", "--no-deps", "--no-index", wheel], check=True)
+    # Without PYTHONPATH, by which pip would find ours in the workspace and leave it at that.
     environ = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    install = [*pip, "--quiet", "--no-deps", "--no-index", wheel]
+    subprocess.run(install, env=environ, check=True)
     script = (
         "import sys, mobile_sam; print(mobile_sam.__file__); assert 'rclpy' not in sys.modules"
     )

@@ -116,8 +116,8 @@ def train(phases: Sequence[Phase], output: Path, arguments: argparse.Namespace) 
         )
         partial.replace(state)
 
-    bar = tqdm(total=round(total, 1), initial=round(minutes, 1), unit="min", mininterval=10,
-               file=sys.stdout, bar_format="{l_bar}{bar}| {n:.1f}/{total:.1f} min{postfix}")  # fmt: skip
+    layout = "{l_bar}{bar}| {n:.1f}/{total:.1f} min{postfix}"
+    bar = tqdm(total=total, initial=minutes, mininterval=10, file=sys.stdout, bar_format=layout)
     saved_at, shown = time.monotonic(), None
     end = 0.0
     for number, phase in enumerate(phases):
