@@ -115,28 +115,29 @@ def read_recording(bag: Path) -> Recording:
             recording.counts[topic] = info.msgcount
     if recording.counts.get(TRUTH):
         recording.overlaps = []
-    truths: dict[int, NDArray[np.uint16]] = {}
     detected: dict[int, list[str]] = {}
-    topics = (IMAGE, TRUTH, DETECTIONS, SEGMENTS, OVERLAY, DIAGNOSTICS)
-    recording.arrivals = {topic: {} for topic in topics if topic != DIAGNOSTICS}
+    segments: dict[int, Sequence[Any]] = {}
+    topics = (IMAGE, DETECTIONS, SEGMENTS, OVERLAY, DIAGNOSTICS)
+    recording.arrivals = {topic: {} for topic in (*topics, TRUTH) if topic != DIAGNOSTICS}
     for topic, arrival, message in messages(bag, topics):
         if topic == DIAGNOSTICS:
             recording.statistics = status_values(message, SAM) or recording.statistics
             continue
         stamp = nanoseconds(message.header.stamp)
         recording.arrivals[topic][stamp] = arrival
-        if topic == TRUTH:
-            truths[stamp] = labels_from_image(message)
-        elif topic == DETECTIONS:
+        if topic == DETECTIONS:
             detected[stamp] = [detection.id for detection in message.detections]
         elif topic == SEGMENTS:
+            segments[stamp] = message.segments
             recording.objects[stamp] = len(message.segments)
-            if recording.overlaps is not None and stamp in truths and stamp in detected:
-                recording.overlaps += overlaps(
-                    stamp, detected[stamp], message.segments, truths[stamp]
-                )
-            # Results come in the order of their images: what is older is not asked for again.
-            truths = {other: labels for other, labels in truths.items() if other > stamp}
+    # The truth in a pass of its own: it may have been recorded after what was made of it, and
+    # label images are too large to keep them all.
+    for _, arrival, message in messages(bag, (TRUTH,)):
+        stamp = nanoseconds(message.header.stamp)
+        recording.arrivals[TRUTH][stamp] = arrival
+        if recording.overlaps is not None and stamp in segments and stamp in detected:
+            truth = labels_from_image(message)
+            recording.overlaps += overlaps(stamp, detected[stamp], segments[stamp], truth)
     return recording
 
 
