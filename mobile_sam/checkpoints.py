@@ -72,7 +72,7 @@ WEIGHTS: dict[str, WeightsEntry] = {
             description="small model for demonstration, trained on procedurally drawn scenes",
             source="python -m mobile_sam.training.train",
             licence="Apache-2.0",
-            git_blob="1a801147514481447201ac64198a78d694f6e936",
+            git_blob="ef0ed71c5543a32261f4fa3ca9f1e7e14ca7f555",
             file_name="demo.safetensors",
             packaged=True,
         ),
