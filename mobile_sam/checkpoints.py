@@ -72,7 +72,7 @@ WEIGHTS: dict[str, WeightsEntry] = {
             description="small model for demonstration, trained on procedurally drawn scenes",
             source="python -m mobile_sam.training.train",
             licence="Apache-2.0",
-            git_blob="ef0ed71c5543a32261f4fa3ca9f1e7e14ca7f555",
+            git_blob="00d53645c06b7eeee3209c3a751d9be4c24bbb43",
             file_name="demo.safetensors",
             packaged=True,
         ),

@@ -32,8 +32,8 @@ def light(rng: np.random.Generator, image: Image) -> Image:
 
 
 def motion_blur(rng: np.random.Generator, image: Image) -> Image:
-    """Return `image` smeared along a line of 3 to 7 pixels."""
-    length = int(rng.choice((3, 5, 7)))
+    """Return `image` smeared along a line of 3 or 5 pixels."""
+    length = int(rng.choice((3, 5)))
     angle = rng.uniform(0, np.pi)
     kernel = np.zeros((length, length), np.float32)
     half = length // 2
@@ -44,7 +44,7 @@ def motion_blur(rng: np.random.Generator, image: Image) -> Image:
 
 def jpeg(rng: np.random.Generator, image: Image) -> Image:
     """Return `image` as it comes out of a JPEG file of low to good quality."""
-    quality = int(rng.integers(25, 90))
+    quality = int(rng.integers(40, 95))
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
@@ -68,13 +68,13 @@ def photograph(rng: np.random.Generator, image: Image) -> Image:
         image = colour_jitter(rng, image)
     blur = rng.random()
     if blur < 0.3:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.5)).astype(
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.2)).astype(
             np.uint8, copy=False
         )
     elif blur < 0.4:
         image = motion_blur(rng, image)
     if rng.random() < 0.6:
-        image = add_noise(rng, image, rng.uniform(1, 14))
+        image = add_noise(rng, image, rng.uniform(1, 10))
     if rng.random() < 0.3:
         image = jpeg(rng, image)
     return image

@@ -41,7 +41,7 @@ def draw_scene(
     full_areas = [0]
     shadows = rng.random() < 0.4
     direction = rng.uniform(0, 2 * np.pi)
-    low_contrast = rng.random() < 0.15
+    low_contrast = rng.random() < 0.05
     largest = rng.uniform(0.2, 0.7)
     for _ in range(int(rng.integers(objects[0], objects[1] + 1))):
         placed = _find_place(rng, labels, full_areas, largest)
@@ -49,7 +49,7 @@ def draw_scene(
             continue
         window, mask = placed
         behind = np.array(cv2.mean(canvas[window], mask)[:3])
-        contrast = rng.uniform(20, 60) if low_contrast else rng.uniform(60, 200)
+        contrast = rng.uniform(20, 60) if low_contrast else rng.uniform(90, 220)
         skin = painting.random_skin(rng, *mask.shape, behind, contrast)  # type: ignore[call-arg]
         if rng.random() < 0.12:
             rim = int(rng.integers(1, 4))
@@ -78,7 +78,7 @@ def _find_place(
     shape = shapes.random_shape(rng)
     for attempt in range(_ATTEMPTS):
         # Smaller at each attempt: what does not fit may fit between the others.
-        extent = np.exp(rng.uniform(np.log(0.12), np.log(largest))) * 0.85**attempt
+        extent = np.exp(rng.uniform(np.log(0.14), np.log(largest))) * 0.85**attempt
         radius = max(side * extent * (0.5 + 0.2 * rng.random()), 5.0)
         centre = (rng.uniform(0, width), rng.uniform(0, height))
         transform = shapes.pose(centre, radius, rng.uniform(0, 2 * np.pi), rng.uniform(0.6, 1))
