@@ -21,7 +21,6 @@ REQUIREMENTS = [
 
 EXTRAS = {
     "test": [
-        "hypothesis>=6.100,<7",
         "mypy>=1.11,<3",
         "pytest>=8,<10",
         "pytest-timeout>=2.3,<3",

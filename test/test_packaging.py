@@ -25,7 +25,6 @@ EXECUTABLES = ("sam_node", "camera", "detector", "recorder")
 # Modules whose package in package.xml has another name than they have.
 DECLARED_AS = {
     "cv2": "python3-opencv",
-    "hypothesis": "python3-hypothesis",
     "numpy": "python3-numpy",
     "pytest": "python3-pytest",
     "rosbags": "python3-rosbags-pip",

@@ -1,0 +1,129 @@
+"""Images and boxes from messages, against OpenCV's own conversions, and what bad ones say."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from vision_msgs.msg import BoundingBox2D
+
+from mobile_sam_ros.conversions import (
+    BadMessage,
+    bounding_box_message,
+    box_from_detection,
+    image_message,
+    rgb_from_compressed,
+    rgb_from_image,
+)
+
+RGB = np.random.default_rng(1).integers(0, 256, (6, 8, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "code"),
+    [
+        ("rgb8", None),
+        ("bgr8", cv2.COLOR_RGB2BGR),
+        ("rgba8", cv2.COLOR_RGB2RGBA),
+        ("bgra8", cv2.COLOR_RGB2BGRA),
+    ],
+)
+def test_colours_come_back(encoding: str, code: int | None) -> None:
+    pixels = RGB if code is None else cv2.cvtColor(RGB, code)
+    np.testing.assert_array_equal(rgb_from_image(image_message(pixels, encoding, Header())), RGB)
+
+
+def test_grey_has_three_equal_channels() -> None:
+    found = rgb_from_image(image_message(RGB[..., 0], "mono8", Header()))
+    np.testing.assert_array_equal(found, np.repeat(RGB[..., :1], 3, axis=2))
+
+
+def test_sixteen_bits_are_stretched_to_eight() -> None:
+    wide = RGB[..., 0].astype(np.uint16) * 20 + 1000  # as a thermal camera has it: a narrow range
+    found = rgb_from_image(image_message(wide, "mono16", Header()))
+    low, high = int(RGB[..., 0].min()), int(RGB[..., 0].max())
+    expected = (RGB[..., 0].astype(float) - low) * 255 / (high - low)
+    assert found.shape == RGB.shape and found.dtype == np.uint8
+    np.testing.assert_allclose(found[..., 1], expected, atol=1)
+
+
+def test_bayer_of_one_colour_is_that_colour() -> None:
+    mosaic = np.full((8, 8), 30, np.uint8)
+    mosaic[::2, ::2] = 200  # red
+    mosaic[1::2, 1::2] = 90  # blue
+    found = rgb_from_image(image_message(mosaic, "bayer_rggb8", Header()))
+    np.testing.assert_array_equal(found[3, 3], (200, 30, 90))
+
+
+def test_padding_of_rows_is_left_out() -> None:
+    padded = np.concatenate([RGB.reshape(6, 24), np.full((6, 5), 77, np.uint8)], axis=1)
+    message = Image(height=6, width=8, encoding="rgb8", step=29)
+    message.data.frombytes(padded.tobytes())
+    np.testing.assert_array_equal(rgb_from_image(message), RGB)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"height": 0}, "8x0"),
+        ({"encoding": "purple12"}, "purple12"),
+        ({"step": 23}, "step 23"),
+        ({"height": 7}, "144 bytes"),
+    ],
+)
+def test_bad_images_say_what_is_wrong(change: dict[str, object], said: str) -> None:
+    message = image_message(RGB, "rgb8", Header())
+    for name, value in change.items():
+        setattr(message, name, value)
+    with pytest.raises(BadMessage, match=said):
+        rgb_from_image(message)
+
+
+def test_compressed_images() -> None:
+    data = cv2.imencode(".png", cv2.cvtColor(RGB, cv2.COLOR_RGB2BGR))[1].tobytes()
+    np.testing.assert_array_equal(rgb_from_compressed(CompressedImage(data=data)), RGB)
+    with pytest.raises(BadMessage, match="'jpeg' with 9 bytes"):
+        rgb_from_compressed(CompressedImage(format="jpeg", data=b"not a jpg"))
+
+
+def detection_box(x: float, y: float, w: float, h: float, theta: float = 0) -> BoundingBox2D:
+    """A box by its centre and size."""
+    box = BoundingBox2D(size_x=float(w), size_y=float(h))
+    box.center.position.x, box.center.position.y = float(x), float(y)
+    box.center.theta = float(theta)
+    return box
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        ((50, 40, 20, 10), (40, 35, 60, 45)),
+        ((0, 0, 20, 10), (0, 0, 10, 5)),
+        ((100, 80, 40, 40), (80, 60, 100, 80)),
+        ((50, 40, 20, 10, np.pi / 2), (45, 30, 55, 50)),
+        ((50, 40, 500, 500), (0, 0, 100, 80)),
+    ],
+)
+def test_boxes_are_cut_to_the_image(box: tuple[float, ...], expected: tuple[float, ...]) -> None:
+    found = box_from_detection(detection_box(*box), (80, 100))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("box", "said"),
+    [
+        ((120, 40, 20, 10), "outside of the image of 100x80"),
+        ((50, 40, 0, 10), "size 0x10"),
+        ((50, float("nan"), 5, 5), "nan"),
+    ],
+)
+def test_bad_boxes_say_what_is_wrong(box: tuple[float, ...], said: str) -> None:
+    with pytest.raises(BadMessage, match=said):
+        box_from_detection(detection_box(*box), (80, 100))
+
+
+def test_boxes_go_out_as_they_came() -> None:
+    box = np.array([3, 4, 10, 20], np.float32)
+    np.testing.assert_array_equal(box_from_detection(bounding_box_message(box), (80, 100)), box)

@@ -1,0 +1,81 @@
+"""Percentiles and rates against NumPy and by hand; label images and overlays pixel by pixel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+
+from mobile_sam_ros.diagnostics import WINDOW_S, Latency, Statistics, status, status_values
+from mobile_sam_ros.overlay import label_image, overlay_image, palette
+
+
+@pytest.mark.parametrize("percent", [50, 95, 99])
+def test_percentiles(percent: int) -> None:
+    seconds = np.random.default_rng(2).lognormal(-3, 1, 500)
+    latency = Latency()
+    for value in seconds:
+        latency.add(float(value), now=0)
+    wanted = np.percentile(seconds, percent, method="inverted_cdf")
+    assert latency.recent(percent) == wanted
+    assert latency.since_start(percent) == pytest.approx(wanted, rel=0.011)
+
+
+def test_only_the_window_counts_as_recent() -> None:
+    latency = Latency()
+    latency.add(9, now=0)
+    latency.add(1, now=WINDOW_S + 1)
+    assert latency.recent(99) == 1
+    assert latency.since_start(99) == pytest.approx(9, rel=0.011)
+
+
+def test_rates_and_counters() -> None:
+    seconds = [0.0]
+    statistics = Statistics(lambda: seconds[-1])
+    for _ in range(20):
+        seconds.append(seconds[-1] + 0.5)
+        statistics.count("frames/received")
+    statistics.count("frames/dropped/stale")
+    values = statistics.values()
+    assert float(values["rate_received_hz"]) == pytest.approx(2, abs=0.21)
+    assert values["frames/received"] == "20" and values["frames/dropped/stale"] == "1"
+    with pytest.raises(KeyError):
+        statistics.count("frames/eaten")
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_status_is_found_again(silent: bool) -> None:
+    values = Statistics().values()
+    message = DiagnosticArray(status=[status("/robot/sam", values, silent)])
+    level = DiagnosticStatus.WARN if silent else DiagnosticStatus.OK
+    assert message.status[0].level == level
+    assert status_values(message, "/robot/sam") == values
+    assert status_values(message, "/sam") is None
+
+
+def test_smaller_objects_lie_on_top() -> None:
+    masks = np.zeros((3, 4, 6), bool)
+    masks[0, 1:3, 1:3] = True
+    masks[1] = True
+    boxes = np.array([[1, 1, 3, 3], [0, 0, 6, 4], [0, 0, 0, 0]], np.float32)
+    expected = np.full((4, 6), 2)
+    expected[1:3, 1:3] = 1
+    np.testing.assert_array_equal(label_image(masks, boxes, (4, 6)), expected)
+
+
+def test_colours_stay_and_differ() -> None:
+    colours = palette(20)
+    np.testing.assert_array_equal(palette(5), colours[:6])
+    assert np.abs(np.diff(colours.astype(int), axis=0)).sum(axis=1).min() > 60
+
+
+def test_overlay_colours_objects_only() -> None:
+    image = np.full((9, 9, 3), 100, np.uint8)
+    labels = np.zeros((9, 9), np.uint16)
+    labels[2:7, 2:7] = 1
+    result = overlay_image(image, labels, 1.0)
+    np.testing.assert_array_equal(result[labels == 0], image[labels == 0])
+    np.testing.assert_array_equal(result[4, 4], palette(1)[1])
+    np.testing.assert_array_equal(result[2, 2], (255, 255, 255))
+    np.testing.assert_array_equal(overlay_image(image, labels, 0.0)[4, 4], image[4, 4])
+    assert (overlay_image(image, labels * 0, 0.5) == image).all()

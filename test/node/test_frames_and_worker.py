@@ -1,0 +1,100 @@
+"""Which image a stamp means, which job is done next, and what is said how often."""
+
+from __future__ import annotations
+
+from threading import Event
+
+import pytest
+from sensor_msgs.msg import Image
+
+from mobile_sam_ros.frames import Frame, FrameRing
+from mobile_sam_ros.throttle import Throttle
+from mobile_sam_ros.worker import Mailbox, Worker
+
+
+def frame(stamp: int) -> Frame:
+    """An image with a stamp in nanoseconds."""
+    message = Image()
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
+    return Frame(message)
+
+
+@pytest.fixture
+def ring() -> FrameRing:
+    """A ring of three that has seen four."""
+    ring = FrameRing(3)
+    for stamp in (100, 200, 300, 400):
+        ring.add(frame(stamp))
+    return ring
+
+
+@pytest.mark.parametrize(
+    ("stamp", "slop", "found"),
+    [(300, 0, 300), (310, 0, None), (310, 10, 300), (360, 50, 400), (100, 0, None)],
+)
+def test_frames_are_found_by_stamp(
+    ring: FrameRing, stamp: int, slop: int, found: int | None
+) -> None:
+    result = ring.find(stamp, slop)
+    assert (result and result.stamp) == found
+
+
+def test_only_newer_frames_may_come(ring: FrameRing) -> None:
+    assert ring.may_come(401) and not ring.may_come(250)
+    assert FrameRing(3).may_come(250)
+
+
+def test_forgets_all_when_time_is_set_back(ring: FrameRing) -> None:
+    ring.add(frame(5))
+    assert ring.find(400, 0) is None
+    assert ring.newest() is not None and ring.may_come(6)
+
+
+def test_newest_replaces_and_orders_come_first() -> None:
+    mailbox: Mailbox[str] = Mailbox()
+    assert mailbox.put_newest("old") is None
+    assert mailbox.put_newest("new") == "old"
+    assert mailbox.put_order("first") is None
+    mailbox.put_order("second")
+    assert [mailbox.take() for _ in range(3)] == ["first", "second", "new"]
+    mailbox.close()
+    assert mailbox.take() is None
+
+
+def test_orders_do_not_pile_up() -> None:
+    mailbox: Mailbox[int] = Mailbox()
+    lost = [mailbox.put_order(number) for number in range(40)]
+    kept = 40 - sum(number is not None for number in lost)
+    assert kept < 40 and mailbox.take() == 40 - kept
+
+
+def test_worker_stops_in_time_even_if_its_job_lasts() -> None:
+    begun, go_on = Event(), Event()
+    mailbox: Mailbox[int] = Mailbox()
+
+    def perform(job: int) -> None:
+        begun.set()
+        go_on.wait(30)
+
+    worker = Worker(mailbox, perform)
+    mailbox.put_newest(1)
+    assert begun.wait(10)
+    assert not worker.stop(0.01)
+    go_on.set()
+    assert worker.stop(10)
+
+
+def test_alike_messages_are_said_once_and_others_at_once() -> None:
+    said: list[str] = []
+    complain = Throttle(said.append, period=1000)
+    for text in ("image has 5 bytes", "image has 6 bytes", "box is nan", "box is empty"):
+        complain(text)
+    assert said == ["image has 5 bytes", "box is nan", "box is empty"]
+
+
+def test_messages_are_said_again_after_a_while() -> None:
+    said: list[str] = []
+    complain = Throttle(said.append, period=0)
+    complain("bad")
+    complain("bad")
+    assert said == ["bad", "bad"]
