@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from mobile_sam.checkpoints import load_sam, save_safetensors
-from mobile_sam.modeling import DEMO, Sam
+from mobile_sam.modeling import DEMO, Sam, SamConfig
 from mobile_sam.training.affinity import AffinityHead, affinity_loss
 from mobile_sam.training.losses import sam_loss
 from mobile_sam.training.samples import Samples, SceneSamples
@@ -125,9 +125,7 @@ def train(phases: Sequence[Phase], output: Path, arguments: argparse.Namespace) 
         if minutes >= end:
             continue
         config = dataclasses.replace(DEMO, image_size=phase.image_size)
-        for sam in (model, average.module):
-            sam.config = config  # type: ignore[assignment]
-            sam.prompt_encoder.embedding_size = config.embedding_size  # type: ignore[union-attr]
+        _resize(model, config)
         samples = SceneSamples(config, (arguments.seed, number, step), phase.scenes, phase.prompts)
         batches = iter(DataLoader(samples, batch_size=None, num_workers=arguments.workers))
         while minutes < end:
@@ -156,6 +154,12 @@ def train(phases: Sequence[Phase], output: Path, arguments: argparse.Namespace) 
     save()
     bar.close()
     return average.module  # type: ignore[return-value]
+
+
+def _resize(model: Sam, config: SamConfig) -> None:
+    """Makes the model take pictures of the size in `config`, which differs in nothing else."""
+    model.config = config
+    model.prompt_encoder.embedding_size = config.embedding_size
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
