@@ -26,6 +26,7 @@ import mobile_sam
 from mobile_sam_ros import diagnostics, parameters
 from mobile_sam_ros.conversions import nanoseconds
 from mobile_sam_ros.frames import Frame, FrameRing
+from mobile_sam_ros.interrupts import interrupt_once
 from mobile_sam_ros.msg import PromptArray
 from mobile_sam_ros.outputs import Outputs
 from mobile_sam_ros.prompts import PromptStore, point_prompt
@@ -284,6 +285,7 @@ def _stamp(message: Detection2DArray | PromptArray) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the node until it is told to end, and ends the process with the exit status."""
+    interrupt_once()
     node = None
     status = 0
     try:

@@ -13,6 +13,8 @@ from rclpy.publisher import Publisher
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
 
+from mobile_sam_ros.interrupts import interrupt_once
+
 # Reliable, so that subscribers of either kind match (REP 2003); some room, as nothing of the
 # demo may be lost on its way to the recorder.
 QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
@@ -57,6 +59,7 @@ class DemoNode(Node):
 
 def run_node(make: Callable[[], DemoNode], arguments: Sequence[str] | None) -> int:
     """Runs a node until it is done or told to end; returns 0."""
+    interrupt_once()
     try:
         rclpy.init(args=arguments)
         node = make()

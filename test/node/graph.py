@@ -116,10 +116,16 @@ class Process:
         """Returns how often the log has `text`."""
         return self.log.read_text().count(text)
 
-    def end(self, number: int = signal.SIGINT, seconds: float = 10.0) -> tuple[int, float]:
-        """Sends a signal; returns exit status and how long it took."""
+    def end(
+        self, number: int = signal.SIGINT, times: int = 1, seconds: float = 10.0
+    ) -> tuple[int, float]:
+        """Sends a signal, or the same one again a little later; returns exit status and how long
+        it took."""
         begin = time.monotonic()
         self.process.send_signal(number)
+        for _ in range(times - 1):
+            time.sleep(0.05)  # into the orderly end, of which nothing is seen from here
+            self.process.send_signal(number)
         try:
             return self.process.wait(seconds), time.monotonic() - begin
         except subprocess.TimeoutExpired:
