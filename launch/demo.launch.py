@@ -80,19 +80,15 @@ def generate_launch_description() -> LaunchDescription:
             # And many of them are with best effort, while the model keeps all cores busy.
             SetParameter("qos_overrides./image.subscription.reliability", "reliable"),
             sam,
-            Node(
-                package="mobile_sam_ros",
-                executable="detector",
-                name="detector",
-                parameters=[detector],
-                output="screen",
-            ),
-            Node(
-                package="mobile_sam_ros",
-                executable="camera",
-                name="camera",
-                parameters=[camera],
-                output="screen",
+            *(
+                Node(
+                    package="mobile_sam_ros",
+                    executable=name,
+                    name=name,
+                    parameters=[parameters],
+                    output="screen",
+                )
+                for name, parameters in (("detector", detector), ("camera", camera))
             ),
             view,
         ]

@@ -234,7 +234,7 @@ def test_a_bad_video_is_refused_before_anything_starts(tmp_path: Path, kind: str
 def test_demo_from_end_to_end(tmp_path: Path) -> None:
     output = tmp_path / "output"
     done = subprocess.run(
-        [*COMMAND, "--frames", "30", "--least-iou", "0.3", "--output", output],
+        [*COMMAND, "--frames", "30", "--output", output],
         capture_output=True,
         text=True,
         timeout=110,

@@ -132,7 +132,7 @@ def ros_arguments(**parameters: object) -> list[str]:
 def sam_arguments(weights: str, device: str) -> list[str]:
     """Returns the arguments of the SAM node."""
     # Best effort, as is right for cameras, loses large images while the model keeps all cores
-    # busy: 70 of 100 of 640x480 on two cores, against 7 when reliable.
+    # busy; the demo is to show what the node drops, not what DDS does.
     reliable = {"qos_overrides./image.subscription.reliability": "reliable"}
     return ros_arguments(weights=weights, device=device, **reliable)
 

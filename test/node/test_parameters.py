@@ -28,9 +28,8 @@ def node(ros: None) -> Iterator[Node]:
 
 def test_all_have_a_default_and_a_description(node: Node) -> None:
     assert parameters.read(node) == parameters.Parameters()
-    for name in node.get_parameters_by_prefix(""):
-        if name in parameters.Parameters.__dataclass_fields__:
-            assert node.describe_parameter(name).description.endswith(".")
+    for name in parameters.Parameters.__dataclass_fields__:
+        assert node.describe_parameter(name).description.endswith("."), name
 
 
 @pytest.mark.parametrize(
