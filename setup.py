@@ -20,8 +20,19 @@ REQUIREMENTS = [
 ]
 
 EXTRAS = {
+    "docs": [
+        "furo>=2024.8",
+        "myst-parser>=3,<6",
+        "sphinx>=7,<10",
+    ],
+    "onnx": [
+        "onnx>=1.16,<2",
+        "onnxruntime>=1.18,<2",
+        "onnxscript>=0.3,<1",
+    ],
     "test": [
         "mypy>=1.11,<3",
+        "pycocotools>=2.0.8,<3",
         "pytest>=8,<10",
         "pytest-timeout>=2.3,<3",
         "ruff>=0.6,<1",

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mobile_sam.checkpoints import WEIGHTS, WeightsError, load_sam
-    from mobile_sam.predictor import Embedding, Predictor, Segments
+    from mobile_sam.predictor import Embedding, Predictor
     from mobile_sam.prompts import Prompt
+    from mobile_sam.segments import Segments
 
 _MODULES = {
     "WEIGHTS": "checkpoints",
@@ -17,7 +18,7 @@ _MODULES = {
     "load_sam": "checkpoints",
     "Embedding": "predictor",
     "Predictor": "predictor",
-    "Segments": "predictor",
+    "Segments": "segments",
     "Prompt": "prompts",
 }
 __all__ = ["WEIGHTS", "Embedding", "Predictor", "Prompt", "Segments", "WeightsError", "load_sam"]

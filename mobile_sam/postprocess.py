@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
+
+STABILITY_OFFSET = 1.0
 
 
-@lru_cache(maxsize=16)
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """N masks, each only within its box.
+
+    boxes: int64 (N, 4), tight and half-open: x_min, y_min, x_max, y_max in pixels of the image,
+        zeros where a mask is empty.
+    crops: N masks, bool (h, w) each.
+    stability: float32 (N,), the IoU of each mask cut a little above and a little below 0, on the
+        logits of the image's size, and 0 where that is empty (Kirillov et al. 2023,
+        arXiv:2304.02643, appendix B).
+    """
+
+    boxes: NDArray[np.int64]
+    crops: tuple[NDArray[np.bool_], ...]
+    stability: NDArray[np.float32]
+
+
+@lru_cache(maxsize=64)
 def resize_matrix(mask_size: int, image_size: int, scaled: int, original: int) -> Tensor:
     """Returns SAM's two resizes of logits along one axis, as a matrix.
 
@@ -26,18 +47,39 @@ def resize_matrix(mask_size: int, image_size: int, scaled: int, original: int) -
     Returns:
         float32 (original, mask_size).
     """
-    identity = torch.eye(mask_size)[:, None]
-    padded = F.interpolate(identity, image_size, mode="linear", align_corners=False)
-    picture = padded[..., :scaled]
-    return F.interpolate(picture, original, mode="linear", align_corners=False)[:, 0].T.contiguous()
+    padded = linear_weights(_positions(image_size, mask_size), mask_size)
+    picture = linear_weights(_positions(original, scaled), scaled)
+    return (picture @ padded[:scaled]).float()
 
 
-def masks_from_logits(
+def _positions(pixels: int, of: int) -> Tensor:
+    """Returns the centres of `pixels` pixels in cells of another raster with `of`, (pixels,)."""
+    return (torch.arange(pixels, dtype=torch.float64) + 0.5) * of / pixels - 0.5
+
+
+def linear_weights(positions: Tensor, cells: int) -> Tensor:
+    """Returns how a value between cells is made of theirs by linear interpolation.
+
+    Args:
+        positions: float (P,), in cells; 0 is the centre of the first. Beyond the first and the
+            last centre, their values go on.
+        cells: number of them.
+
+    Returns:
+        float (P, cells); each row adds up to 1.
+    """
+    inside = positions.clamp(0, cells - 1)[:, None]
+    centres = torch.arange(cells, device=positions.device, dtype=positions.dtype)
+    return (1 - (inside - centres).abs()).clamp(min=0)
+
+
+def regions_from_logits(
     logits: Tensor,
     image_size: int,
     scaled_hw: tuple[int, int],
     original_hw: tuple[int, int],
-) -> tuple[Tensor, Tensor]:
+    stability_offset: float = STABILITY_OFFSET,
+) -> Regions:
     """Computes masks of the image's size, each only where its object is.
 
     Args:
@@ -45,54 +87,49 @@ def masks_from_logits(
         image_size: side of the padded input, in pixels.
         scaled_hw: height and width of the picture within it.
         original_hw: height and width of the image.
-
-    Returns:
-        Masks, bool (N, H, W), and their tight half-open boxes, int64 (N, 4) as x_min, y_min,
-        x_max, y_max, zeros where a mask is empty.
+        stability_offset: how far above and below 0 the stability is measured.
     """
-    height, width = original_hw
     m = logits.shape[-1]
-    down = resize_matrix(m, image_size, scaled_hw[0], height).to(logits)
-    across = resize_matrix(m, image_size, scaled_hw[1], width).to(logits)
-    masks = torch.zeros(len(logits), height, width, dtype=torch.bool, device=logits.device)
-    boxes = torch.zeros(len(logits), 4, dtype=torch.int64)
-    positive = logits > 0
-    # Interpolated logits are positive only where a logit they are made of is.
-    reach_down, reach_across = (down > 0).float(), (across > 0).float()
-    rows = (positive.any(2).float() @ reach_down.T > 0).cpu()
-    columns = (positive.any(1).float() @ reach_across.T > 0).cpu()
+    down, across = (
+        resize_matrix(m, image_size, scaled, original).to(logits)
+        for scaled, original in zip(scaled_hw, original_hw, strict=True)
+    )
+    # Interpolated logits exceed a threshold only where a logit they are made of does.
+    high = logits > -stability_offset
+    rows = (high.any(2).to(down) @ (down > 0).to(down).T > 0).cpu().numpy()
+    columns = (high.any(1).to(down) @ (across > 0).to(down).T > 0).cpu().numpy()
+    boxes = np.zeros((len(logits), 4), np.int64)
+    stability = np.zeros(len(logits), np.float32)
+    crops = []
     for i in range(len(logits)):
-        top, bottom = _span(rows[i])
-        left, right = _span(columns[i])
-        if top == bottom or left == right:
-            continue
-        part = (down[top:bottom] @ logits[i] @ across[left:right].T) > 0
-        y0, y1 = _span(part.any(1).cpu())
-        x0, x1 = _span(part.any(0).cpu())
-        if y0 == y1:
-            continue
-        masks[i, top:bottom, left:right] = part
-        boxes[i] = torch.tensor([left + x0, top + y0, left + x1, top + y1])
-    return masks, boxes
+        (top, bottom), (left, right) = _span(rows[i]), _span(columns[i])
+        part = (down[top:bottom] @ logits[i] @ across[left:right].T).cpu().numpy()
+        lax = np.count_nonzero(part > -stability_offset)
+        if lax:
+            stability[i] = np.count_nonzero(part > stability_offset) / lax
+        mask = part > 0
+        (y0, y1), (x0, x1) = _span(mask.any(1)), _span(mask.any(0))
+        if y1 > y0:
+            boxes[i] = (left + x0, top + y0, left + x1, top + y1)
+        crops.append(mask[y0:y1, x0:x1])
+    return Regions(boxes, tuple(crops), stability)
 
 
-def _span(present: Tensor) -> tuple[int, int]:
+def _span(present: NDArray[np.bool_]) -> tuple[int, int]:
     """Returns the half-open range from the first to the last True, or (0, 0)."""
-    indices = present.nonzero()
+    indices = np.flatnonzero(present)
     return (int(indices[0]), int(indices[-1]) + 1) if len(indices) else (0, 0)
 
 
-def stability(logits: Tensor, offset: float = 1.0) -> Tensor:
-    """Returns the IoU of each mask cut a little above and a little below 0.
-
-    Kirillov et al. 2023, arXiv:2304.02643, appendix B. On low-resolution logits.
+def low_resolution_stability(logits: Tensor, offset: float) -> Tensor:
+    """Returns the IoU of each mask cut `offset` above and below 0, on low-resolution logits.
 
     Args:
-        logits: float (N, m, m).
+        logits: float (..., m, m).
         offset: how far above and below.
 
     Returns:
-        float32 (N,), 0 where the mask is empty.
+        float32 (...), 0 where the mask is empty.
     """
     strict = (logits > offset).sum((-1, -2))
     lax = (logits > -offset).sum((-1, -2))

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from mobile_sam.checkpoints import load_sam
-from mobile_sam.modeling import ALL, MULTI, SINGLE, Sam
-from mobile_sam.postprocess import masks_from_logits, stability
+from mobile_sam.backends import Backend, load_backend
+from mobile_sam.mask_choice import choose_masks
+from mobile_sam.modeling import ALL, MULTI, SINGLE
+from mobile_sam.postprocess import STABILITY_OFFSET, regions_from_logits
 from mobile_sam.prompts import Prompt, batch_prompts
+from mobile_sam.segments import Segments, no_segments
 
 _CERTAIN = 10.0  # logit of a mask prompt where there is no doubt
 
@@ -35,30 +37,6 @@ class Embedding:
     scaled_size: tuple[int, int]
 
 
-@dataclass(frozen=True, eq=False)
-class Segments:
-    """N segmented objects, in the order of their prompts.
-
-    masks: bool (N, H, W), of the image's size.
-    boxes: float32 (N, 4), the masks' tight half-open boxes, x_min, y_min, x_max, y_max in
-        pixels; zeros where a mask is empty.
-    area: int64 (N,), pixels in each mask.
-    predicted_iou: float32 (N,), the model's own estimate of the masks' quality, about 0 to 1.
-    stability: float32 (N,), 0 to 1, see `postprocess.stability`.
-    logits: float32 (N, m, m), low-resolution, over the padded input; fit for `Prompt.mask_logits`.
-    """
-
-    masks: NDArray[np.bool_]
-    boxes: NDArray[np.float32]
-    area: NDArray[np.int64]
-    predicted_iou: NDArray[np.float32]
-    stability: NDArray[np.float32]
-    logits: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.masks)
-
-
 def scaled_size(image_hw: tuple[int, int], image_size: int) -> tuple[int, int]:
     """Returns height and width of an image scaled so that its longer side is `image_size`."""
     scale = image_size / max(image_hw)
@@ -68,42 +46,26 @@ def scaled_size(image_hw: tuple[int, int], image_size: int) -> tuple[int, int]:
 class Predictor:
     """Runs a model on images and prompts."""
 
-    def __init__(self, sam: Sam) -> None:
-        """Takes a model in evaluation mode, such as `load_sam` returns."""
-        self.sam = sam
+    def __init__(self, model: Backend) -> None:
+        """Takes a model in evaluation mode, such as `load_sam` or `load_backend` returns."""
+        self.model = model
 
     @classmethod
     def from_weights(
         cls, weights: str | os.PathLike[str] = "demo", device: str = "auto"
     ) -> Predictor:
-        """Loads weights by name or path.
-
-        Args:
-            weights: see `load_sam`.
-            device: a torch device, or "auto": the first GPU if there is one, else the CPU.
-
-        Raises:
-            WeightsError: the weights cannot be had or used.
-            ValueError: torch does not know the device, or has it not.
-        """
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            torch.zeros(1, device=device)
-        except (RuntimeError, AssertionError) as error:
-            cause = str(error).split("\n")[0]
-            raise ValueError(f"device {device!r} cannot be used: {cause}") from error
-        return cls(load_sam(weights, device))
+        """Loads weights; arguments and errors are those of `load_backend`."""
+        return cls(load_backend(weights, device))
 
     @property
     def device(self) -> str:
         """Where the model runs."""
-        return str(self.sam.device)
+        return str(self.model.device)
 
     @property
     def input_size(self) -> int:
         """Side of the model's square input, in pixels."""
-        return self.sam.config.image_size
+        return self.model.config.image_size
 
     @torch.inference_mode()
     def encode(self, image: NDArray[np.uint8]) -> Embedding:
@@ -120,9 +82,10 @@ class Predictor:
         scaled_hw = scaled_size((height, width), self.input_size)
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
         if scaled_hw != (height, width):
-            # Of bytes, torch gives what Pillow does, which is what SAM was trained with.
+            # Of bytes, torch gives what Pillow does, which is what SAM was trained with, but for
+            # a level or two where it makes smaller.
             pixels = F.interpolate(pixels, scaled_hw, mode="bilinear", antialias=True)
-        features = self.sam.encode(pixels.to(self.sam.device))
+        features = self.model.encode(pixels.to(self.model.device))
         return Embedding(features, (height, width), scaled_hw)
 
     @torch.inference_mode()
@@ -135,8 +98,7 @@ class Predictor:
             embedding: of the image that the prompts are about.
             prompts: any number of them, of any kinds.
             multimask: True takes the best of three masks by predicted IoU, False the mask for
-                clear prompts; None, SAM's advice: best of three for a single point without
-                anything else.
+                clear prompts, None whichever `choose_masks` finds to be meant.
 
         Raises:
             ValueError: a mask prompt of another size.
@@ -144,16 +106,14 @@ class Predictor:
         if not prompts:
             return self.nothing(embedding.image_size)
         ambiguous = [prompt.is_ambiguous if multimask is None else multimask for prompt in prompts]
-        slots = MULTI if all(ambiguous) else ALL if any(ambiguous) else SINGLE
-        logits, iou = self._decode(embedding, prompts, slots)
-        if slots is ALL:
-            wants = torch.tensor(ambiguous, device=iou.device)[:, None]
-            first = torch.arange(iou.shape[1], device=iou.device)[None] == 0
-            chosen = iou.masked_fill(wants == first, -torch.inf).argmax(dim=1)
+        if multimask is None and not all(ambiguous):
+            logits, iou = self.logits(embedding, prompts, ALL)
+            chosen = choose_masks(logits, iou, torch.tensor(ambiguous, device=iou.device))
         else:
+            logits, iou = self.logits(embedding, prompts, MULTI if all(ambiguous) else SINGLE)
             chosen = iou.argmax(dim=1)
         each = torch.arange(len(prompts), device=iou.device)
-        return self._segments(logits[each, chosen], iou[each, chosen], embedding)
+        return self.segments(logits[each, chosen], iou[each, chosen], embedding)
 
     @torch.inference_mode()
     def candidates(self, embedding: Embedding, prompt: Prompt) -> Segments:
@@ -165,49 +125,63 @@ class Predictor:
         Raises:
             ValueError: a mask prompt of another size.
         """
-        logits, iou = self._decode(embedding, [prompt], MULTI)
-        return self._segments(logits[0], iou[0], embedding)
+        logits, iou = self.logits(embedding, [prompt], MULTI)
+        return self.segments(logits[0], iou[0], embedding)
 
-    def _decode(
-        self, embedding: Embedding, prompts: Sequence[Prompt], slots: slice
+    @torch.inference_mode()
+    def logits(
+        self, embedding: Embedding, prompts: Sequence[Prompt], masks: slice = ALL
     ) -> tuple[Tensor, Tensor]:
-        """Returns logits (N, M, m, m) and predicted IoU (N, M)."""
+        """Decodes, and leaves the choice between the masks to the caller.
+
+        Args:
+            embedding: of the image that the prompts are about.
+            prompts: N of them, at least one.
+            masks: `SINGLE`, `MULTI` or `ALL`.
+
+        Returns:
+            Low-resolution logits, float (N, M, m, m), over the padded input, and predicted IoU,
+            float (N, M).
+
+        Raises:
+            ValueError: a mask prompt of another size.
+        """
         height, width = embedding.image_size
         scaled_height, scaled_width = embedding.scaled_size
         scale_xy = (scaled_width / width, scaled_height / height)
-        batch = batch_prompts(prompts, scale_xy, self.sam.config.mask_size)
-        device = self.sam.device
-        return self.sam.decode(
+        batch = batch_prompts(prompts, scale_xy, self.model.config.mask_size)
+        device = self.model.device
+        return self.model.decode(
             embedding.features,
             batch.points.to(device),
             batch.labels.to(device),
             None if batch.mask_logits is None else batch.mask_logits.to(device),
             None if batch.has_mask is None else batch.has_mask.to(device),
-            slots,
+            masks,
         )
 
     def nothing(self, image_size: tuple[int, int]) -> Segments:
         """Returns what `decode` does without prompts, for an image (height, width) not encoded."""
-        side = self.sam.config.mask_size
-        return Segments(
-            masks=np.zeros((0, *image_size), bool),
-            boxes=np.zeros((0, 4), np.float32),
-            area=np.zeros(0, np.int64),
-            predicted_iou=np.zeros(0, np.float32),
-            stability=np.zeros(0, np.float32),
-            logits=np.zeros((0, side, side), np.float32),
-        )
+        return no_segments(image_size, self.model.config.mask_size)
 
-    def _segments(self, logits: Tensor, iou: Tensor, embedding: Embedding) -> Segments:
-        masks, boxes = masks_from_logits(
-            logits, self.input_size, embedding.scaled_size, embedding.image_size
+    @torch.inference_mode()
+    def segments(
+        self,
+        logits: Tensor,
+        predicted_iou: Tensor,
+        embedding: Embedding,
+        stability_offset: float = STABILITY_OFFSET,
+    ) -> Segments:
+        """Makes segments of logits (N, m, m) and predicted IoU (N,), such as `logits` returns."""
+        regions = regions_from_logits(
+            logits, self.input_size, embedding.scaled_size, embedding.image_size, stability_offset
         )
         return Segments(
-            masks=masks.cpu().numpy(),
-            boxes=boxes.numpy().astype(np.float32),
-            area=masks.sum((1, 2)).cpu().numpy(),
-            predicted_iou=iou.float().cpu().numpy(),
-            stability=stability(logits).float().cpu().numpy(),
+            image_size=embedding.image_size,
+            boxes=regions.boxes.astype(np.float32),
+            crops=regions.crops,
+            predicted_iou=predicted_iou.float().cpu().numpy(),
+            stability=regions.stability,
             logits=logits.float().cpu().numpy(),
         )
 
@@ -220,7 +194,7 @@ class Predictor:
         Returns:
             float32 (m, m), low-resolution logits, as `Prompt.mask_logits` takes them.
         """
-        side = self.sam.config.mask_size
+        side = self.model.config.mask_size
         height, width = scaled_size(mask.shape, side)
         shares = cv2.resize(
             mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA

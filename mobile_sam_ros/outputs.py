@@ -91,7 +91,7 @@ class Outputs:
         """
         messages: dict[str, object] = {}
         if wanted & {"mask", "labels", "overlay"}:
-            labels = label_image(segments.masks, segments.boxes, image.shape[:2])
+            labels = label_image(segments.crops, segments.boxes, image.shape[:2])
             if "mask" in wanted:
                 union = (labels > 0).astype(np.uint8) * np.uint8(255)
                 messages["mask"] = image_message(union, "mono8", header)
@@ -118,8 +118,7 @@ def segments_message(
     """Returns the objects with their masks, each cropped to its region."""
     result = SegmentArray(header=header, height=image_hw[0], width=image_hw[1])
     for i, identity in enumerate(identities):
-        x0, y0, x1, y1 = segments.boxes[i].astype(int)
-        crop = segments.masks[i, y0:y1, x0:x1].astype(np.uint8) * np.uint8(255)
+        crop = segments.crops[i].astype(np.uint8) * np.uint8(255)
         result.segments.append(
             Segment(
                 id=identity.id,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -11,23 +13,21 @@ _OUTLINE = np.array([255, 255, 255], np.uint8)
 
 
 def label_image(
-    masks: NDArray[np.bool_], boxes: NDArray[np.float32], image_hw: tuple[int, int]
+    crops: Sequence[NDArray[np.bool_]], boxes: NDArray[np.float32], image_hw: tuple[int, int]
 ) -> NDArray[np.uint16]:
     """Returns the object at each pixel: uint16 (H, W), i + 1 for object i, 0 for none.
 
     Where objects overlap, the smaller one lies on top. Each is painted within its box only.
 
     Args:
-        masks: bool (N, H, W).
-        boxes: float32 (N, 4), the masks' half-open boxes.
+        crops: N masks, bool (h, w) each, within its box.
+        boxes: float32 (N, 4), half-open.
         image_hw: height and width.
     """
     labels = np.zeros(image_hw, np.uint16)
-    spans = boxes.astype(int)
-    areas = [mask[y0:y1, x0:x1].sum() for mask, (x0, y0, x1, y1) in zip(masks, spans, strict=True)]
-    for i in np.argsort(areas)[::-1]:
-        x0, y0, x1, y1 = spans[i]
-        labels[y0:y1, x0:x1][masks[i, y0:y1, x0:x1]] = i + 1
+    for i in np.argsort([np.count_nonzero(crop) for crop in crops])[::-1]:
+        x0, y0, x1, y1 = boxes[i].astype(int)
+        labels[y0:y1, x0:x1][crops[i]] = i + 1
     return labels
 
 

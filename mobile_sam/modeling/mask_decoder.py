@@ -79,7 +79,7 @@ class MaskDecoder(nn.Module):
         Returns:
             Logits, float (N, M, 4 h, 4 w), and predicted IoU, float (N, M).
         """
-        count = len(prompt_tokens)
+        count = prompt_tokens.shape[0]  # not len(): that would fix it in an exported graph
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([own.expand(count, -1, -1), prompt_tokens], dim=1)
         h, w = embedding.shape[-2:]

@@ -1,5 +1,7 @@
 """The whole model: image encoder, prompt encoder and mask decoder."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,14 +13,36 @@ from mobile_sam.modeling.prompt_encoder import PointLabel, PromptEncoder
 from mobile_sam.modeling.transformer import all_seen
 
 # Mean and standard deviation of ImageNet's RGB pixels, which SAM normalises by.
-_PIXEL_MEAN = (123.675, 116.28, 103.53)
-_PIXEL_STD = (58.395, 57.12, 57.375)
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
 
 SINGLE = slice(0, 1)
 """The mask for a clear prompt."""
 MULTI = slice(1, None)
 """The masks for an ambiguous prompt."""
 ALL = slice(None)
+
+
+@lru_cache
+def _pixel_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Kept, because on a GPU each new one would be a transfer."""
+    mean, std = torch.tensor([PIXEL_MEAN, PIXEL_STD], device=device).view(2, 1, 3, 1, 1)
+    return mean, std
+
+
+def normalised(pixels: Tensor, size: int) -> Tensor:
+    """Returns what the image encoder takes.
+
+    Args:
+        pixels: (B, 3, H, W), RGB, 0 to 255, any dtype; H and W at most `size`.
+        size: side of the input; zeros are added at the right and at the bottom.
+
+    Returns:
+        float32 (B, 3, size, size).
+    """
+    mean, std = _pixel_statistics(pixels.device)
+    height, width = pixels.shape[-2:]
+    return F.pad((pixels.float() - mean) / std, (0, size - width, 0, size - height))
 
 
 class Sam(nn.Module):
@@ -30,15 +54,11 @@ class Sam(nn.Module):
         self.image_encoder = ImageEncoder(config)
         self.prompt_encoder = PromptEncoder(config)
         self.mask_decoder = MaskDecoder(config)
-        for name, values in (("pixel_mean", _PIXEL_MEAN), ("pixel_std", _PIXEL_STD)):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
-        self.pixel_mean: Tensor
-        self.pixel_std: Tensor
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.pixel_mean.device
+        return self.mask_decoder.iou_token.weight.device
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Encodes pictures that are already scaled to fit the input.
@@ -50,10 +70,7 @@ class Sam(nn.Module):
         Returns:
             float (B, embedding_dim, embedding_size, embedding_size).
         """
-        height, width = pixels.shape[-2:]
-        size = self.config.image_size
-        normalised = (pixels.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
-        padded = F.pad(normalised, (0, size - width, 0, size - height))
+        padded = normalised(pixels, self.config.image_size)
         return self.image_encoder(padded.contiguous(memory_format=torch.channels_last))
 
     def decode(
@@ -86,7 +103,7 @@ class Sam(nn.Module):
             embedding,
             encoder.positions(),
             tokens,
-            encoder.embed_masks(len(labels), mask_logits, has_mask),
+            encoder.embed_masks(labels.shape[0], mask_logits, has_mask),
             all_seen(labels, PointLabel.NONE, self.mask_decoder.own_tokens),
             masks,
         )

@@ -126,6 +126,7 @@ def all_seen(labels: Tensor, none: int, extra: int) -> Tensor | None:
     number of tokens before them that always do.
     """
     seen = labels != none
-    if bool(seen.all()):
+    # An exported graph has to serve both cases.
+    if not torch.compiler.is_exporting() and bool(seen.all()):
         return None
-    return torch.cat([seen.new_ones(len(seen), extra), seen], dim=1)
+    return torch.cat([seen.new_ones(seen.shape[0], extra), seen], dim=1)

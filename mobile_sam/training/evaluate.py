@@ -16,7 +16,8 @@ from mobile_sam.checkpoints import WeightsError
 from mobile_sam.predictor import Predictor
 from mobile_sam.prompts import Prompt
 from mobile_sam.scenes import draw_scene
-from mobile_sam.training.samples import inner_point, jittered, objects_of, tight_box
+from mobile_sam.segments import tight_box
+from mobile_sam.training.samples import inner_point, jittered, objects_of
 
 # Far from the seeds that training draws from.
 _HELD_OUT = 0x5EED

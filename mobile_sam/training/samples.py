@@ -12,10 +12,11 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from mobile_sam.modeling import PointLabel, SamConfig
 from mobile_sam.scenes import Scene, draw_scene
+from mobile_sam.segments import tight_box
 
 # Kinds of prompt and how often each is drawn.
 _KINDS = ("box", "point", "points", "box and point")
-_KIND_SHARES = (0.44, 0.40, 0.08, 0.08)
+_KIND_SHARES = (0.56, 0.28, 0.08, 0.08)
 _MASK_SHARE = 0.06  # of all prompts have a mask as well
 _TOKENS = 5  # a prompt's points, at most, with the filler
 _LEAST_SHARE = 0.001  # of the picture; what is smaller is no object to learn from
@@ -41,12 +42,6 @@ class Samples:
     has_mask: Tensor
     targets: Tensor
     ambiguous: Tensor
-
-
-def tight_box(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Returns the half-open box of a mask that is not empty: float32 x, y, x, y in pixels."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
 
 
 def inner_point(mask: NDArray[np.bool_]) -> NDArray[np.float32]:

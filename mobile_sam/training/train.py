@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from timm.optim.muon import Muon
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -29,6 +30,7 @@ from mobile_sam.training.samples import Samples, SceneSamples
 _SAVE_EVERY_SECONDS = 180
 _WARMUP_STEPS = 200
 _AFFINITY_WEIGHT = 0.5
+_FREEZE_AFTER = 0.7  # of the time, with the statistics of batch norms as they are then
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,14 +51,37 @@ def learning_rate(step: int, progress: float, peak: float) -> float:
     return peak * rise * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
-def make_optimizer(model: nn.Module, decay: float) -> torch.optim.AdamW:
-    """Returns AdamW that lets biases, norms, tables of biases and embeddings be."""
-    matrices = [p for n, p in model.named_parameters() if p.ndim >= 2 and "embed" not in n
-                and "token" not in n and "attention_biases" not in n]  # fmt: skip
-    chosen = {id(p) for p in matrices}
-    others = [p for p in model.parameters() if id(p) not in chosen]
-    groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.99))
+def make_optimizer(model: nn.Module, decay: float) -> torch.optim.Optimizer:
+    """Returns Muon for matrices and kernels, AdamW for all else.
+
+    Muon (Jordan et al. 2024) makes the update of a matrix orthogonal; biases, norms, embeddings,
+    tables of biases and depthwise kernels have no matrix, and what reads the embedding for the
+    training only is left to AdamW as well.
+    """
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        is_matrix = parameter.ndim >= 2 and parameter.shape[1] > 1
+        special = (
+            "embed.weight", "embeddings", "iou_token", "mask_tokens", "attention_biases", "affinity"
+        )  # fmt: skip
+        chosen = is_matrix and not any(word in name for word in special)
+        (matrices if chosen else others).append(parameter)
+    groups = [
+        {"params": matrices, "weight_decay": decay},
+        {"params": others, "weight_decay": 0.0, "use_fallback": True},
+    ]
+    return Muon(groups, momentum=0.95, nesterov=True, betas=(0.9, 0.99))
+
+
+def freeze_statistics(model: nn.Module) -> None:
+    """Makes batch norms use the statistics that they have, as they do after the training.
+
+    Those of a batch of a few pictures are far from those of all pictures, and what was learnt
+    with them suffers when the running averages take their place.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
 
 
 def train_step(
@@ -64,17 +89,19 @@ def train_step(
 ) -> tuple[Tensor, ...]:
     """Returns loss, and mean IoU with a box (or other clear prompt) and with one point."""
     on = {f.name: getattr(batch, f.name).to(device) for f in dataclasses.fields(batch)}
-    embedding = model.encode(on["pixels"])
     prompts = len(on["labels"]) // len(on["pixels"])
-    logits, predicted = model.decode(
-        embedding.repeat_interleave(prompts, dim=0),
-        on["points"],
-        on["labels"],
-        on["mask_logits"],
-        on["has_mask"],
-    )
-    loss, iou = sam_loss(logits, predicted, on["targets"], on["ambiguous"])
-    loss = loss + _AFFINITY_WEIGHT * affinity_loss(affinity(embedding), on["scene_labels"])
+    with torch.autocast(device.type, torch.bfloat16):
+        embedding = model.encode(on["pixels"])
+        logits, predicted = model.decode(
+            embedding.repeat_interleave(prompts, dim=0),
+            on["points"],
+            on["labels"],
+            on["mask_logits"],
+            on["has_mask"],
+        )
+        same_object = affinity(embedding)
+    loss, iou = sam_loss(logits.float(), predicted.float(), on["targets"], on["ambiguous"])
+    loss = loss + _AFFINITY_WEIGHT * affinity_loss(same_object.float(), on["scene_labels"])
     clear = iou[~on["ambiguous"], 0].mean()
     best_of_three = iou[on["ambiguous"], 1:].amax(dim=1).mean()
     return loss, clear, best_of_three
@@ -133,6 +160,8 @@ def train(phases: Sequence[Phase], output: Path, arguments: argparse.Namespace) 
             rate = learning_rate(step, minutes / total, arguments.rate)
             for group in optimizer.param_groups:
                 group["lr"] = rate
+            if arguments.start or minutes > _FREEZE_AFTER * total:
+                freeze_statistics(model)
             values = train_step(model, affinity, next(batches), device)
             optimizer.zero_grad(set_to_none=True)
             values[0].backward()
@@ -169,13 +198,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--small-minutes", type=float, default=60, help="with half the size")
     parser.add_argument("--minutes", type=float, default=120, help="with the full size")
-    parser.add_argument("--scenes", type=int, default=2, help="scenes a step")
-    parser.add_argument("--prompts", type=int, default=8, help="prompts a scene")
-    parser.add_argument("--rate", type=float, default=8e-4, help="greatest learning rate")
+    parser.add_argument("--scenes", type=int, default=3, help="scenes a step")
+    parser.add_argument("--prompts", type=int, default=5, help="prompts a scene")
+    parser.add_argument("--rate", type=float, default=5e-4, help="greatest learning rate")
     parser.add_argument("--weight-decay", type=float, default=0.02)
     parser.add_argument("--workers", type=int, default=1, help="processes that draw scenes")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--start", type=Path, help="weights to start from")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="weights to start from; the statistics of their batch norms stay as they are",
+    )
     options = parser.parse_args(arguments)
     phases = [
         Phase(DEMO.image_size // 2, options.small_minutes, options.scenes, options.prompts),

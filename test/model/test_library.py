@@ -13,12 +13,12 @@ import torch
 from mobile_sam import checkpoints, cli
 from mobile_sam.checkpoints import WEIGHTS, WeightsError, git_blob_id, load_sam, save_safetensors
 from mobile_sam.modeling import DEMO, Sam, SamConfig
-from mobile_sam.postprocess import masks_from_logits
+from mobile_sam.postprocess import regions_from_logits
 from mobile_sam.predictor import Predictor
 from mobile_sam.prompts import Prompt
 from mobile_sam.scenes import MovingScene
+from mobile_sam.segments import tight_box
 from mobile_sam.training.evaluate import mask_iou
-from mobile_sam.training.samples import tight_box
 
 
 @pytest.mark.parametrize(
@@ -46,15 +46,21 @@ def test_masks_are_those_of_two_bilinear_resizes() -> None:
     torch.manual_seed(0)
     logits = torch.nn.functional.interpolate(torch.randn(3, 1, 12, 12), 64, mode="bilinear")[:, 0]
     logits[2] = -1
-    masks, boxes = masks_from_logits(logits, 256, (192, 256), (240, 320))
+    regions = regions_from_logits(logits, 256, (192, 256), (240, 320))
     large = torch.nn.functional.interpolate(logits[:, None], (256, 256), mode="bilinear")
     picture = large[..., :192, :256]
-    exact = torch.nn.functional.interpolate(picture, (240, 320), mode="bilinear")[:, 0]
-    wanted = exact > 0
-    assert ((masks != wanted) & (exact.abs() > 1e-4)).sum() == 0
-    for mask, box in zip(masks[:2].numpy(), boxes[:2].numpy(), strict=True):
+    exact = torch.nn.functional.interpolate(picture, (240, 320), mode="bilinear")[:, 0].numpy()
+    for values, box, crop, stable in zip(
+        exact, regions.boxes, regions.crops, regions.stability, strict=True
+    ):
+        x0, y0, x1, y1 = box
+        mask = np.zeros(values.shape, bool)
+        mask[y0:y1, x0:x1] = crop
+        assert ((mask != (values > 0)) & (np.abs(values) > 1e-4)).sum() == 0
         assert (box == tight_box(mask)).all()
-    assert not masks[2].any() and not boxes[2].any()
+        lax = np.count_nonzero(values > -1)
+        assert stable == pytest.approx(np.count_nonzero(values > 1) / max(lax, 1), abs=1e-3)
+    assert regions.crops[2].size == 0 and not regions.boxes[2].any()
 
 
 def test_demo_weights_are_what_the_registry_says() -> None:
@@ -80,9 +86,12 @@ def test_a_mask_prompt_survives_the_way_through_the_model_sizes() -> None:
     mask = np.zeros((120, 160), bool)
     mask[30:90, 40:100] = True
     logits = predictor.mask_logits(mask)
-    back, _ = masks_from_logits(torch.from_numpy(logits)[None], 256, (192, 256), (120, 160))
-    assert mask_iou(back[0].numpy(), mask) > 0.95
-    assert (logits[predictor.sam.config.mask_size * 3 // 4 :] < 0).all()
+    regions = regions_from_logits(torch.from_numpy(logits)[None], 256, (192, 256), (120, 160))
+    x0, y0, x1, y1 = regions.boxes[0]
+    back = np.zeros_like(mask)
+    back[y0:y1, x0:x1] = regions.crops[0]
+    assert mask_iou(back, mask) > 0.95
+    assert (logits[predictor.model.config.mask_size * 3 // 4 :] < 0).all()
 
 
 def test_safetensors_round_trip(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_same_as_upstream(
             where = f"{orientation}, {name}, multimask {multimask}"
             scale = (embedding.scaled_size[1] / size_hw[1], embedding.scaled_size[0] / size_hw[0])
             batch = batch_prompts([prompt], scale, 256)
-            our_logits, our_iou = ours.sam.decode(
+            our_logits, our_iou = ours.model.decode(
                 embedding.features,
                 batch.points,
                 batch.labels,
@@ -134,4 +134,4 @@ def test_prompts_of_all_kinds_in_one_batch(ours: Predictor) -> None:
 
 def test_conversion_leaves_nothing_out(upstream: types.SimpleNamespace, ours: Predictor) -> None:
     converted = convert_official(upstream.model.state_dict())
-    assert converted.keys() == ours.sam.state_dict().keys()
+    assert converted.keys() == ours.model.state_dict().keys()

@@ -12,9 +12,10 @@ import torch
 from mobile_sam.checkpoints import load_sam
 from mobile_sam.modeling import DEMO, PointLabel
 from mobile_sam.scenes import MovingScene, draw_scene
+from mobile_sam.segments import tight_box
 from mobile_sam.training.affinity import affinity_loss
 from mobile_sam.training.losses import mask_loss, measured_iou, sam_loss
-from mobile_sam.training.samples import SceneSamples, inner_point, tight_box
+from mobile_sam.training.samples import SceneSamples, inner_point
 from mobile_sam.training.train import learning_rate, main
 
 

@@ -51,13 +51,13 @@ def read_requirements(path: Path) -> tuple[str, ...]:
 
 
 def read_setup(path: Path) -> tuple[str, ...]:
-    """Requirements and test extras from setup.py, read without running it."""
+    """Requirements and those of all extras from setup.py, read without running it."""
     constants = {}
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             constants[node.targets[0].id] = node.value
     extras = ast.literal_eval(constants["EXTRAS"])
-    return (*ast.literal_eval(constants["REQUIREMENTS"]), *extras["test"])
+    return (*ast.literal_eval(constants["REQUIREMENTS"]), *sum(extras.values(), []))
 
 
 def make_plan(environ: Mapping[str, str], checkout: Path, cache: Path) -> Plan:
