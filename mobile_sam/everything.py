@@ -79,9 +79,10 @@ class EverythingSettings:
 class Everything:
     """N segments, and what each was found with.
 
-    segments: of the whole image, best predicted IoU first.
-    prompts: the N prompts, in pixels of the whole image.
-    crop_boxes: int64 (N, 4), the part of the image that each was found in, half-open.
+    Attributes:
+        segments: of the whole image, best predicted IoU first.
+        prompts: the N prompts, in pixels of the whole image.
+        crop_boxes: int64 (N, 4), the part of the image that each was found in, half-open.
     """
 
     segments: Segments
@@ -219,9 +220,7 @@ def _joined(
     )
 
 
-def _in_whole_image(
-    found: Everything, x: int, y: int, image_size: tuple[int, int]
-) -> Everything:
+def _in_whole_image(found: Everything, x: int, y: int, image_size: tuple[int, int]) -> Everything:
     def shifted(prompt: Prompt) -> Prompt:
         if prompt.points is None or (x, y) == (0, 0):
             return prompt
@@ -280,9 +279,7 @@ def _without_small_regions(found: Everything, settings: EverythingSettings) -> E
     return Everything(clean_segments, found.prompts, found.crop_boxes).take(keep)
 
 
-def _without_islands(
-    mask: NDArray[np.bool_], least: int, keep_largest: bool
-) -> NDArray[np.bool_]:
+def _without_islands(mask: NDArray[np.bool_], least: int, keep_largest: bool) -> NDArray[np.bool_]:
     """Returns the connected regions (over 8 neighbours) with at least `least` pixels.
 
     `keep_largest`: the largest one stays whatever its size.
@@ -294,4 +291,3 @@ def _without_islands(
     if keep_largest and count > 1 and not stays.any():
         stays[1 + int(areas[1:].argmax())] = True
     return stays[regions]
-

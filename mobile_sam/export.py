@@ -3,24 +3,29 @@
 A directory with two files. Sizes: S is the side of the input, C the channels of the embedding,
 e = S / stride its side, m = 4 e the side of the low-resolution logits; B, N, T, H and W are free.
 
-encoder.onnx
-    pixels, float32 (B, 3, S, S): RGB, normalised by the metadata's `pixel_mean` and `pixel_std`,
-        the picture scaled to a longer side of S, zeros to its right and below it.
-    embedding, float32 (B, C, e, e).
+`encoder.onnx`, in and out:
 
-decoder.onnx
-    embedding, float32 (1, C, e, e).
-    points, float32 (N, T, 2): x and y in pixels of the scaled picture.
-    labels, int64 (N, T), of `PointLabel`: 0 background, 1 foreground, 2 and 3 a box's minimum and
-        maximum, -1 the filler that every prompt without a box ends with, -2 no point.
-    mask_logits, float32 (N, 1, m, m): mask prompts; zeros where `has_mask` is false.
-    has_mask, bool (N,).
-    rows, float32 (H,), columns, float32 (W,): where `masks` is to be sampled, in pixels of the
-        scaled picture. For an image of H rows, of which the scaled picture has h:
-        (0.5 + arange(H)) * h / H - 0.5.
-    logits, float32 (N, 4, m, m), predicted_iou, float32 (N, 4): what `Sam.decode` returns.
-    masks, float32 (N, H, W): logits of the mask that `choose_masks` chooses, at `rows` and
-        `columns`: the object is where they are greater than 0.
+- `pixels`, float32 (B, 3, S, S): RGB, normalised by the metadata's `pixel_mean` and `pixel_std`,
+  the picture scaled to a longer side of S, zeros to its right and below it.
+- `embedding`, float32 (B, C, e, e).
+
+`decoder.onnx`, in:
+
+- `embedding`, float32 (1, C, e, e).
+- `points`, float32 (N, T, 2): x and y in pixels of the scaled picture.
+- `labels`, int64 (N, T), of `PointLabel`: 0 background, 1 foreground, 2 and 3 a box's minimum and
+  maximum, -1 the filler that every prompt without a box ends with, -2 no point.
+- `mask_logits`, float32 (N, 1, m, m): mask prompts; zeros where `has_mask` is false.
+- `has_mask`, bool (N,).
+- `rows`, float32 (H,), and `columns`, float32 (W,): where `masks` is to be sampled, in pixels of
+  the scaled picture. For an image of H rows, of which the scaled picture has h:
+  (0.5 + arange(H)) * h / H - 0.5.
+
+and out:
+
+- `logits`, float32 (N, 4, m, m), and `predicted_iou`, float32 (N, 4): what `Sam.decode` returns.
+- `masks`, float32 (N, H, W): logits of the mask that `choose_masks` chooses, at `rows` and
+  `columns`: the object is where they are greater than 0.
 """
 
 from __future__ import annotations
@@ -78,8 +83,8 @@ class _Decoder(nn.Module):
         return logits, iou, down @ one @ across.T
 
 
-def export_onnx(sam: Sam, directory: Path, weights: str) -> None:
-    """Writes `encoder.onnx` and `decoder.onnx`.
+def export_onnx(sam: Sam, directory: Path, weights: str) -> list[Path]:
+    """Writes `encoder.onnx` and `decoder.onnx`; returns their paths.
 
     Args:
         sam: the model, on the CPU.
@@ -149,3 +154,4 @@ def export_onnx(sam: Sam, directory: Path, weights: str) -> None:
         ):
             model.metadata_props.add(key=key, value=value)
         onnx.save(model, directory / file)
+    return [directory / ENCODER_FILE, directory / DECODER_FILE]

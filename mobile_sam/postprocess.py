@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 STABILITY_OFFSET = 1.0
@@ -17,12 +17,13 @@ STABILITY_OFFSET = 1.0
 class Regions:
     """N masks, each only within its box.
 
-    boxes: int64 (N, 4), tight and half-open: x_min, y_min, x_max, y_max in pixels of the image,
-        zeros where a mask is empty.
-    crops: N masks, bool (h, w) each.
-    stability: float32 (N,), the IoU of each mask cut a little above and a little below 0, on the
-        logits of the image's size, and 0 where that is empty (Kirillov et al. 2023,
-        arXiv:2304.02643, appendix B).
+    Attributes:
+        boxes: int64 (N, 4), tight and half-open: x_min, y_min, x_max, y_max in pixels of the image,
+            zeros where a mask is empty.
+        crops: N masks, bool (h, w) each.
+        stability: float32 (N,), the IoU of each mask cut a little above and a little below 0, on the
+            logits of the image's size, and 0 where that is empty (Kirillov et al. 2023,
+            arXiv:2304.02643, appendix B).
     """
 
     boxes: NDArray[np.int64]
@@ -73,6 +74,24 @@ def linear_weights(positions: Tensor, cells: int) -> Tensor:
     return (1 - (inside - centres).abs()).clamp(min=0)
 
 
+def image_logits(
+    logits: Tensor, image_size: int, scaled_hw: tuple[int, int], original_hw: tuple[int, int]
+) -> Tensor:
+    """Returns logits of the image's size, float (N, H, W); arguments as `regions_from_logits`."""
+    down, across = _resize_matrices(logits, image_size, scaled_hw, original_hw)
+    return down @ logits @ across.T
+
+
+def _resize_matrices(
+    logits: Tensor, image_size: int, scaled_hw: tuple[int, int], original_hw: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    down, across = (
+        resize_matrix(logits.shape[-1], image_size, scaled, original).to(logits)
+        for scaled, original in zip(scaled_hw, original_hw, strict=True)
+    )
+    return down, across
+
+
 def regions_from_logits(
     logits: Tensor,
     image_size: int,
@@ -89,11 +108,7 @@ def regions_from_logits(
         original_hw: height and width of the image.
         stability_offset: how far above and below 0 the stability is measured.
     """
-    m = logits.shape[-1]
-    down, across = (
-        resize_matrix(m, image_size, scaled, original).to(logits)
-        for scaled, original in zip(scaled_hw, original_hw, strict=True)
-    )
+    down, across = _resize_matrices(logits, image_size, scaled_hw, original_hw)
     # Interpolated logits exceed a threshold only where a logit they are made of does.
     high = logits > -stability_offset
     rows = (high.any(2).to(down) @ (down > 0).to(down).T > 0).cpu().numpy()
@@ -108,14 +123,14 @@ def regions_from_logits(
         if lax:
             stability[i] = np.count_nonzero(part > stability_offset) / lax
         mask = part > 0
-        (y0, y1), (x0, x1) = _span(mask.any(1)), _span(mask.any(0))
+        (y0, y1), (x0, x1) = _span(np.any(mask, 1)), _span(np.any(mask, 0))
         if y1 > y0:
             boxes[i] = (left + x0, top + y0, left + x1, top + y1)
         crops.append(mask[y0:y1, x0:x1])
     return Regions(boxes, tuple(crops), stability)
 
 
-def _span(present: NDArray[np.bool_]) -> tuple[int, int]:
+def _span(present: ArrayLike) -> tuple[int, int]:
     """Returns the half-open range from the first to the last True, or (0, 0)."""
     indices = np.flatnonzero(present)
     return (int(indices[0]), int(indices[-1]) + 1) if len(indices) else (0, 0)

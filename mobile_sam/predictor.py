@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from mobile_sam.backends import Backend, load_backend
 from mobile_sam.mask_choice import choose_masks
 from mobile_sam.modeling import ALL, MULTI, SINGLE
-from mobile_sam.postprocess import STABILITY_OFFSET, regions_from_logits
+from mobile_sam.postprocess import STABILITY_OFFSET, image_logits, regions_from_logits
 from mobile_sam.prompts import Prompt, batch_prompts
 from mobile_sam.segments import Segments, no_segments
 
@@ -27,9 +27,10 @@ _CERTAIN = 10.0  # logit of a mask prompt where there is no doubt
 class Embedding:
     """An encoded image.
 
-    features: float (1, C, h, w), on the model's device.
-    image_size: height and width of the image, in pixels.
-    scaled_size: height and width of the picture that the model saw, without padding.
+    Attributes:
+        features: float (1, C, h, w), on the model's device.
+        image_size: height and width of the image, in pixels.
+        scaled_size: height and width of the picture that the model saw, without padding.
     """
 
     features: Tensor
@@ -183,6 +184,13 @@ class Predictor:
             predicted_iou=predicted_iou.float().cpu().numpy(),
             stability=regions.stability,
             logits=logits.float().cpu().numpy(),
+        )
+
+    @torch.inference_mode()
+    def image_logits(self, logits: Tensor, embedding: Embedding) -> Tensor:
+        """Returns logits (N, m, m), such as `logits` returns, at the image's size: (N, H, W)."""
+        return image_logits(
+            logits, self.input_size, embedding.scaled_size, embedding.image_size
         )
 
     def mask_logits(self, mask: NDArray[np.bool_]) -> NDArray[np.float32]:

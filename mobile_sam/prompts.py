@@ -21,23 +21,34 @@ class Prompt:
     maxima are the first column and row outside. A point names a pixel: (0, 0) is the first one.
     Points and boxes may lie partly outside of the image.
 
-    box: x_min, y_min, x_max, y_max; float32 (4,) once made.
-    points: x, y of each; float32 (K, 2).
-    labels: 1 where the object is, 0 where it is not; int64 (K,). Without it: all 1.
-    mask_logits: float32 (m, m), low-resolution logits as `Segments.logits` has them, or as
-        `Predictor.mask_logits` makes them of a mask.
+    Attributes:
+        box: x_min, y_min, x_max, y_max; float32 (4,) once made.
+        points: x, y of each; float32 (K, 2).
+        labels: 1 where the object is, 0 where it is not; int64 (K,). Without it: all 1.
+        mask_logits: float32 (m, m), low-resolution logits as `Segments.logits` has them, or as
+            `Predictor.mask_logits` makes them of a mask.
+        name: what messages about it call the object.
 
     Raises:
         ValueError: empty, of a wrong shape, not finite, or a box without an inside; the message
-            names the field and the value.
+            names the object, the field and the value.
     """
 
     box: NDArray[np.float32] | None = None
     points: NDArray[np.float32] | None = None
     labels: NDArray[np.int64] | None = None
     mask_logits: NDArray[np.float32] | None = None
+    name: str | None = None
 
     def __post_init__(self) -> None:
+        try:
+            self._check()
+        except ValueError as error:
+            if self.name is None:
+                raise
+            raise ValueError(f"prompt {self.name!r}: {error}") from None
+
+    def _check(self) -> None:
         if self.labels is not None and self.points is None:
             raise ValueError("labels without points")
         if self.box is None and self.points is None and self.mask_logits is None:
@@ -123,8 +134,9 @@ def batch_prompts(
             if prompt.mask_logits is None:
                 continue
             if prompt.mask_logits.shape != (mask_size, mask_size):
+                name = i if prompt.name is None else repr(prompt.name)
                 raise ValueError(
-                    f"prompt {i}: mask_logits has shape {prompt.mask_logits.shape}, this model "
+                    f"prompt {name}: mask_logits has shape {prompt.mask_logits.shape}, this model "
                     f"needs ({mask_size}, {mask_size})"
                 )
             stack[i, 0] = prompt.mask_logits

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 class Segments:
     """N segmented objects.
 
-    image_size: height and width of the image, in pixels.
-    boxes: float32 (N, 4), the masks' tight half-open boxes, x_min, y_min, x_max, y_max in
-        pixels; zeros where a mask is empty.
-    crops: N masks, bool (h, w) each, within its box: pixel (0, 0) is the box's minimum.
-    predicted_iou: float32 (N,), the model's own estimate of the masks' quality, about 0 to 1.
-    stability: float32 (N,), 0 to 1, see `postprocess.Regions`.
-    logits: float32 (N, m, m), low-resolution, over the padded input; fit for `Prompt.mask_logits`.
+    Attributes:
+        image_size: height and width of the image, in pixels.
+        boxes: float32 (N, 4), the masks' tight half-open boxes, x_min, y_min, x_max, y_max in
+            pixels; zeros where a mask is empty.
+        crops: N masks, bool (h, w) each, within its box: pixel (0, 0) is the box's minimum.
+        predicted_iou: float32 (N,), the model's own estimate of the masks' quality, about 0 to 1.
+        stability: float32 (N,), 0 to 1, see `postprocess.Regions`.
+        logits: float32 (N, m, m), low-resolution, over the padded input; fit for `Prompt.mask_logits`.
     """
 
     image_size: tuple[int, int]

@@ -16,9 +16,9 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 import mobile_sam
+from mobile_sam.overlay import label_image, overlay_image
 from mobile_sam_ros.conversions import bounding_box_message, image_message, region_message
 from mobile_sam_ros.msg import Segment, SegmentArray
-from mobile_sam_ros.overlay import label_image, overlay_image
 
 _TYPES = {
     "mask": Image,

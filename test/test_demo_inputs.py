@@ -10,14 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mobile_sam.pictures import PictureError, natural_order
 from mobile_sam_ros.demo.boxes import MotionDetector, label_boxes, labels_from_image, merged
-from mobile_sam_ros.demo.sources import (
-    MAX_SIDE,
-    SourceError,
-    file_shots,
-    natural_order,
-    procedural_shots,
-)
+from mobile_sam_ros.demo.sources import MAX_SIDE, file_shots, procedural_shots
 
 SIDE = 40
 
@@ -157,7 +152,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, kind: str) -> None:
         path.touch()
     elif kind == "folder":
         path.mkdir()
-    with pytest.raises(SourceError, match=str(path)):
+    with pytest.raises(PictureError, match=str(path)):
         file_shots(path)
 
 

@@ -23,9 +23,7 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
     try:
         import onnxruntime
     except ImportError as error:
-        raise WeightsError(
-            f"{path}: needs onnxruntime: pip install 'mobile_sam[onnx]'"
-        ) from error
+        raise WeightsError(f"{path}: needs onnxruntime: pip install 'mobile_sam[onnx]'") from error
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; `mobile-sam export` writes it")
     try:

@@ -58,7 +58,8 @@ def make_optimizer(model: nn.Module, decay: float) -> torch.optim.Optimizer:
     tables of biases and depthwise kernels have no matrix, and what reads the embedding for the
     training only is left to AdamW as well.
     """
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         is_matrix = parameter.ndim >= 2 and parameter.shape[1] > 1
         special = (

@@ -15,9 +15,10 @@ from rclpy.duration import Duration
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from mobile_sam.pictures import PictureError
 from mobile_sam_ros.conversions import image_message
 from mobile_sam_ros.demo.nodes import QOS, DemoNode, run_node
-from mobile_sam_ros.demo.sources import Shot, SourceError, file_shots, procedural_shots
+from mobile_sam_ros.demo.sources import Shot, file_shots, procedural_shots
 
 _LAST_WORDS = Duration(seconds=5)  # for the last frame to arrive everywhere
 
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cv2.setNumThreads(1)  # what there are of cores is for the model
     try:
         return run_node(CameraNode, arguments)
-    except SourceError as error:
+    except PictureError as error:
         print(f"camera: {error}", file=sys.stderr)
         return 2
 

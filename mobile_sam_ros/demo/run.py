@@ -23,11 +23,12 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
+from mobile_sam.pictures import PictureError
 from mobile_sam_ros.demo.monitor import DETECTOR, RECORDER, SAM, Monitor
 from mobile_sam_ros.demo.processes import ChildDied, Children, children
 from mobile_sam_ros.demo.recording import Recording, mean_iou, read_overlays, read_recording
 from mobile_sam_ros.demo.report import describe, judge
-from mobile_sam_ros.demo.sources import SourceError, file_shots
+from mobile_sam_ros.demo.sources import file_shots
 from mobile_sam_ros.demo.strip import evenly, picture_strip
 
 CAMERA = "camera"
@@ -279,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FileExistsError:
         print(f"demo: {output}/logs is there already: choose another --output", file=sys.stderr)
         return 2
-    except (SourceError, OSError) as error:
+    except (PictureError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
     os.environ.update(environment(os.environ))

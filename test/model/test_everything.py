@@ -107,9 +107,7 @@ def test_same_masks_as_upstream(
         points_per_side=12, **{names[name]: value for name, value in options.items()}
     )
     found = segment_everything(predictor, SCENE.image, settings)
-    wanted = np.stack(
-        [mask_from_counts(r["segmentation"]["counts"], (240, 320)) for r in records]
-    )
+    wanted = np.stack([mask_from_counts(r["segmentation"]["counts"], (240, 320)) for r in records])
     assert len(wanted) >= 5, "this shows nothing"
     # Not to the bit: upstream scales with Pillow, ours is off by a level or two here and there.
     assert abs(len(found) - len(wanted)) <= 0.01 * len(wanted)
@@ -129,7 +127,12 @@ def test_same_masks_as_upstream(
 
 def test_best_first_and_progress(predictor: Predictor) -> None:
     said: list[tuple[int, int]] = []
-    settings = EverythingSettings(points_per_side=8, prompts_per_batch=20, least_predicted_iou=0.5)
+    settings = EverythingSettings(
+        points_per_side=8,
+        prompts_per_batch=20,
+        least_predicted_iou=0.5,
+        least_stability=0.5,
+    )
     found = segment_everything(
         predictor, SCENE.image, settings, progress=lambda *now: said.append(now)
     )

@@ -7,8 +7,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
 
@@ -19,6 +17,10 @@ from mobile_sam.predictor import Predictor
 from mobile_sam.prompts import Prompt, batch_prompts
 from mobile_sam.scenes import MovingScene
 from mobile_sam.segments import Segments, tight_box
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
 
 SCENE = MovingScene(5, (240, 320), 3).frame(0)
 BOXES = [tight_box(SCENE.labels == i) for i in (1, 2, 3)]
@@ -52,9 +54,7 @@ def prompt_sets() -> list[list[Prompt]]:
 
 def test_same_segments(predictors: tuple[Predictor, Predictor]) -> None:
     torch_embedding, onnx_embedding = (p.encode(SCENE.image) for p in predictors)
-    torch.testing.assert_close(
-        onnx_embedding.features, torch_embedding.features, atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(onnx_embedding.features, torch_embedding.features, atol=1e-4, rtol=0)
     for prompts in prompt_sets():
         wanted: Segments = predictors[0].decode(torch_embedding, prompts)
         found: Segments = predictors[1].decode(onnx_embedding, prompts)

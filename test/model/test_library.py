@@ -5,12 +5,11 @@ import pickle
 import urllib.error
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
-from mobile_sam import checkpoints, cli
+from mobile_sam import checkpoints
 from mobile_sam.checkpoints import WEIGHTS, WeightsError, git_blob_id, load_sam, save_safetensors
 from mobile_sam.modeling import DEMO, Sam, SamConfig
 from mobile_sam.postprocess import regions_from_logits
@@ -165,20 +164,3 @@ def test_git_blob_id(tmp_path: Path) -> None:
     assert git_blob_id(path) == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
     path.write_bytes(b"hello\n")
     assert git_blob_id(path) == "ce013625030ba8dba906f756967f9e9ca394464a"
-
-
-def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    scene = MovingScene(5, (240, 320), 3).frame(0)
-    image = tmp_path / "image.png"
-    cv2.imwrite(str(image), scene.image[..., ::-1])
-    box = ",".join(str(v) for v in tight_box(scene.labels == 1))
-    output = tmp_path / "out"
-    assert cli.main(["segment", str(image), "--box", box, "--output", str(output)]) == 0
-    mask = cv2.imread(str(output / "mask_1.png"), cv2.IMREAD_GRAYSCALE)
-    assert mask.shape == (240, 320) and mask.any()
-    assert (output / "overlay.png").is_file()
-    assert cli.main(["segment", str(tmp_path / "none.png"), "--box", box]) == 1
-    assert "none.png: no such file" in capsys.readouterr().err
-    assert cli.main(["weights", "list"]) == 0
-    assert "mobile_sam" in capsys.readouterr().out
-    assert cli.main(["info"]) == 0

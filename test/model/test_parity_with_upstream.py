@@ -115,6 +115,9 @@ def test_same_as_upstream(
             different = np.mean(segments.masks[0] != masks[best])
             assert different <= 0.001, f"{where}: {different:.2%} of the pixels differ"
             assert 0.0 < masks[best].mean() < 1.0, f"{where}: this shows nothing"
+    large, _, low = upstream.predictor.predict(box=prompt.box, return_logits=True)
+    ours_large = ours.image_logits(torch.from_numpy(low), embedding)
+    assert np.abs(ours_large.numpy() - large).max() < TOLERANCE
 
 
 @torch.inference_mode()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from pycocotools import mask as coco
 
 from mobile_sam.run_lengths import compress, counts_from_mask, decompress, mask_from_counts
+
+coco = pytest.importorskip("pycocotools.mask")
 
 
 def masks() -> list[np.ndarray]:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
+from mobile_sam.overlay import label_image, overlay_image, palette
 from mobile_sam_ros.diagnostics import WINDOW_S, Latency, Statistics, status, status_values
-from mobile_sam_ros.overlay import label_image, overlay_image, palette
 
 
 @pytest.mark.parametrize("percent", [50, 95, 99])

@@ -1,0 +1,46 @@
+"""The command `mobile-sam`: segment pictures, export models, look after weights."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mobile_sam.checkpoints import WeightsError
+from mobile_sam.cli import models, segment
+from mobile_sam.cli.errors import UserError
+from mobile_sam.export import ExportError
+
+_STATUS = """
+exit status:
+  0  all was done
+  1  something could not be done; standard error says what
+  2  the command line was wrong
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="mobile-sam",
+        description="Segments objects in pictures with MobileSAM.",
+        epilog=_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    segment.add_command(commands)
+    models.add_commands(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    options = make_parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except (UserError, WeightsError, ExportError, ValueError, OSError) as error:
+        print(f"mobile-sam: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("mobile-sam: interrupted; what is written stays", file=sys.stderr)
+        return 130

@@ -1,0 +1,316 @@
+"""`mobile-sam segment`: an image, a folder or a video in; masks, overlays and COCO JSON out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from mobile_sam.cli.errors import UserError
+from mobile_sam.coco import Boxes, CocoError, CocoWriter, read_boxes
+from mobile_sam.everything import EverythingSettings, segment_everything
+from mobile_sam.overlay import label_image, overlay_image
+from mobile_sam.pictures import Picture, PictureError, open_pictures
+from mobile_sam.predictor import Predictor
+from mobile_sam.prompts import Prompt
+from mobile_sam.segments import Segments
+
+_OUTPUTS = ("masks", "overlays", "coco")
+_ALPHA = 0.5
+_BAR_AFTER_SECONDS = 1.0
+_EXAMPLES = """
+examples:
+  mobile-sam segment picture.jpg --box 210,140,330,300 --output out
+  mobile-sam segment picture.jpg --point 400,90 --points "120,80 !150,80"
+  mobile-sam segment photographs/ --everything --weights mobile_sam
+  mobile-sam segment video.mp4 --boxes-from detections.json --write overlays
+
+exit status:
+  0  all was done
+  1  something could not be done; standard error says what
+  2  the command line was wrong
+"""
+
+
+def add_command(commands: Any) -> None:
+    """Adds the command to a parser's subparsers."""
+    parser = commands.add_parser(
+        "segment",
+        help="segment objects in an image, a folder of images or a video",
+        description="Writes DIR/masks/NAME_1.png and so on (255 on the object), an overlay "
+        "DIR/overlays/NAME.png (of a video: DIR/overlay.mp4), and DIR/segments.json with all "
+        "masks in COCO's form. Coordinates are pixels of the image, x to the right, y down; a "
+        "box's maxima lie just outside of it. Without --box, --point, --points, --boxes-from or "
+        "--everything there is nothing to segment.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "input", type=Path, metavar="INPUT", help="an image, a folder of images or a video"
+    )
+    what = parser.add_argument_group("what to segment")
+    what.add_argument(
+        "--box",
+        type=_box,
+        action="append",
+        dest="prompts",
+        default=[],
+        metavar="X_MIN,Y_MIN,X_MAX,Y_MAX",
+        help="an object by its box; may be given again, for another object",
+    )
+    what.add_argument(
+        "--point",
+        type=_point,
+        action="append",
+        dest="prompts",
+        metavar="X,Y",
+        help="an object by a point on it; may be given again, for another object",
+    )
+    what.add_argument(
+        "--points",
+        type=_points,
+        action="append",
+        dest="prompts",
+        metavar='"X,Y X,Y !X,Y"',
+        help="one object by several points; ! before those that are not on it",
+    )
+    what.add_argument(
+        "--boxes-from",
+        type=Path,
+        metavar="COCO.json",
+        help="the boxes of each image, by its file name (of a video: NAME_000000.png and so on)",
+    )
+    what.add_argument(
+        "--everything",
+        action="store_true",
+        help="all objects; together with --boxes-from one for each box, after the same filters",
+    )
+    everything = parser.add_argument_group("everything")
+    for name, kind in (
+        ("points_per_side", int),
+        ("least_predicted_iou", float),
+        ("least_stability", float),
+        ("box_nms", float),
+        ("crop_layers", int),
+        ("least_region", int),
+    ):
+        everything.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=kind,
+            default=_default(name),
+            metavar="N" if kind is int else "SHARE",
+            help=f"{_EVERYTHING_HELP[name]} (%(default)s)",
+        )
+    model = parser.add_argument_group("model and output")
+    model.add_argument(
+        "--weights",
+        default="demo",
+        help="name, path of a file, or directory of an ONNX export (%(default)s)",
+    )
+    model.add_argument("--device", default="auto", help="as cpu or cuda:0 (%(default)s)")
+    model.add_argument(
+        "--output", type=Path, default=Path(), metavar="DIR", help="made if it is not there (.)"
+    )
+    model.add_argument(
+        "--write",
+        type=_outputs,
+        default=set(_OUTPUTS),
+        metavar="WHAT,WHAT",
+        help=f"some of {', '.join(_OUTPUTS)} (all of them)",
+    )
+    parser.set_defaults(run=run)
+
+
+_EVERYTHING_HELP = {
+    "points_per_side": "points of the grid along each side of the picture",
+    "least_predicted_iou": "leave out masks that the model thinks worse of",
+    "least_stability": "leave out masks that change more when cut a little higher or lower",
+    "box_nms": "of masks whose boxes overlap more, keep the best",
+    "crop_layers": "look again in 4, 16, … crops, for small objects",
+    "least_region": "remove holes and islands of fewer pixels from the masks",
+}
+
+
+def _default(name: str) -> Any:
+    return next(field.default for field in fields(EverythingSettings) if field.name == name)
+
+
+def _numbers(text: str, count: int, form: str) -> list[float]:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != count:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {form}")
+    return values
+
+
+def _prompt(**parts: Any) -> Prompt:
+    try:
+        return Prompt(**parts)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _box(text: str) -> Prompt:
+    return _prompt(box=_numbers(text, 4, "X_MIN,Y_MIN,X_MAX,Y_MAX"))
+
+
+def _point(text: str) -> Prompt:
+    return _prompt(points=[_numbers(text, 2, "X,Y")])
+
+
+def _points(text: str) -> Prompt:
+    words = text.split()
+    points = [_numbers(word.removeprefix("!"), 2, "X,Y or !X,Y") for word in words]
+    return _prompt(points=points, labels=[0 if word.startswith("!") else 1 for word in words])
+
+
+def _outputs(text: str) -> set[str]:
+    chosen = set(text.split(","))
+    unknown = chosen - set(_OUTPUTS)
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{sorted(unknown)[0]!r} is none of {', '.join(_OUTPUTS)}")
+    return chosen
+
+
+def run(options: argparse.Namespace) -> int:
+    """Segments; returns the exit status."""
+    if not (options.prompts or options.boxes_from or options.everything):
+        raise UserError(
+            "nothing to segment: give --box, --point, --points, --boxes-from or --everything"
+        )
+    if options.everything and options.prompts:
+        raise UserError("--everything needs no --box, --point or --points: leave one of them out")
+    settings = EverythingSettings(**{name: getattr(options, name) for name in _EVERYTHING_HELP})
+    try:
+        boxes, categories = read_boxes(options.boxes_from) if options.boxes_from else ({}, None)
+        pictures = open_pictures(options.input)
+    except (CocoError, PictureError) as error:
+        raise UserError(str(error)) from error
+    predictor = Predictor.from_weights(options.weights, options.device)
+    coco = CocoWriter(categories) if categories else CocoWriter()
+    damaged = objects = seen = 0
+    with _Writer(options.output, options.write, pictures.rate) as writer:
+        bar = tqdm(
+            pictures,
+            total=pictures.count or None,
+            unit="picture",
+            delay=_BAR_AFTER_SECONDS,
+            disable=pictures.count == 1,
+        )
+        for picture in bar:
+            if picture.image is None:
+                damaged += 1
+                tqdm.write(f"mobile-sam: {picture.name}: damaged, left out", file=sys.stderr)
+                continue
+            of_picture = boxes.get(picture.name)
+            segments, of_categories = _segment(
+                predictor, picture.image, options, settings, of_picture
+            )
+            coco.add(picture.name, segments, of_categories)
+            writer.write(picture, segments)
+            objects += int(np.count_nonzero(segments.area))
+            seen += 1
+    if "coco" in options.write:
+        coco.save(options.output / "segments.json")
+    if boxes and not any(image["file_name"] in boxes for image in coco.images):
+        raise UserError(f"{options.boxes_from}: has no picture of {options.input}")
+    print(f"{objects} objects in {seen} pictures, in {options.output}")
+    return 1 if damaged else 0
+
+
+def _segment(
+    predictor: Predictor,
+    image: NDArray[np.uint8],
+    options: argparse.Namespace,
+    settings: EverythingSettings,
+    boxes: Boxes | None,
+) -> tuple[Segments, NDArray[np.int64] | None]:
+    """Returns the segments of one picture, and their categories if these are known."""
+    if options.everything and options.boxes_from is None:
+        with _progress() as progress:
+            found = segment_everything(predictor, image, settings, progress=progress)
+        return found.segments, None
+    xyxy = boxes.xyxy if boxes is not None else np.zeros((0, 4), np.float32)
+    if options.everything:
+        found = segment_everything(predictor, image, settings, xyxy)
+        return found.segments, None
+    prompts = [*options.prompts, *(Prompt(box=box) for box in xyxy)]
+    segments = (
+        predictor.decode(predictor.encode(image), prompts)
+        if prompts
+        else predictor.nothing(image.shape[:2])
+    )
+    if boxes is None or options.prompts:
+        return segments, None
+    return segments, boxes.categories
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    with tqdm(unit="prompt", leave=False, delay=_BAR_AFTER_SECONDS) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
+
+
+class _Writer:
+    """Writes masks and overlays as they come."""
+
+    def __init__(self, directory: Path, wanted: set[str], rate: float) -> None:
+        self._directory, self._wanted, self._rate = directory, wanted, rate
+        self._video: cv2.VideoWriter | None = None
+        directory.mkdir(parents=True, exist_ok=True)
+        for name in ("masks", "overlays"):
+            if name in wanted and not (rate and name == "overlays"):
+                (directory / name).mkdir(exist_ok=True)
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._video is not None:
+            self._video.release()
+
+    def write(self, picture: Picture, segments: Segments) -> None:
+        assert picture.image is not None
+        stem = Path(picture.name).stem
+        if "masks" in self._wanted:
+            for i, mask in enumerate(segments.masks):
+                path = self._directory / "masks" / f"{stem}_{i + 1}.png"
+                _write_image(path, mask.astype(np.uint8) * np.uint8(255))
+        if "overlays" in self._wanted:
+            labels = label_image(segments.crops, segments.boxes, segments.image_size)
+            overlay = overlay_image(picture.image, labels, _ALPHA)[..., ::-1]
+            if self._rate:
+                self._write_frame(np.ascontiguousarray(overlay))
+            else:
+                _write_image(self._directory / "overlays" / f"{stem}.png", overlay)
+
+    def _write_frame(self, overlay: NDArray[np.uint8]) -> None:
+        path = self._directory / "overlay.mp4"
+        if self._video is None:
+            code = cv2.VideoWriter.fourcc(*"mp4v")
+            size = overlay.shape[1], overlay.shape[0]
+            self._video = cv2.VideoWriter(str(path), code, self._rate, size)
+            if not self._video.isOpened():
+                raise UserError(f"{path}: cannot be written")
+        self._video.write(overlay)
+
+
+def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    if not cv2.imwrite(str(path), image):
+        raise UserError(f"{path}: cannot be written")
