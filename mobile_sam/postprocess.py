@@ -21,8 +21,8 @@ class Regions:
         boxes: int64 (N, 4), tight and half-open: x_min, y_min, x_max, y_max in pixels of the image,
             zeros where a mask is empty.
         crops: N masks, bool (h, w) each.
-        stability: float32 (N,), the IoU of each mask cut a little above and a little below 0, on the
-            logits of the image's size, and 0 where that is empty (Kirillov et al. 2023,
+        stability: float32 (N,), the IoU of each mask cut a little above and a little below 0, on
+            the logits of the image's size, and 0 where that is empty (Kirillov et al. 2023,
             arXiv:2304.02643, appendix B).
     """
 

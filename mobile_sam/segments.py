@@ -21,7 +21,8 @@ class Segments:
         crops: N masks, bool (h, w) each, within its box: pixel (0, 0) is the box's minimum.
         predicted_iou: float32 (N,), the model's own estimate of the masks' quality, about 0 to 1.
         stability: float32 (N,), 0 to 1, see `postprocess.Regions`.
-        logits: float32 (N, m, m), low-resolution, over the padded input; fit for `Prompt.mask_logits`.
+        logits: float32 (N, m, m), low-resolution, over the padded input; fit for
+            `Prompt.mask_logits`.
     """
 
     image_size: tuple[int, int]
