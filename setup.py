@@ -30,6 +30,10 @@ EXTRAS = {
         "onnxruntime>=1.18,<2",
         "onnxscript>=0.3,<1",
     ],
+    "train": [
+        "matplotlib>=3.5,<4",
+        "tensorboard>=2.15,<3",
+    ],
     "test": [
         "mypy>=1.11,<3",
         "pycocotools>=2.0.8,<3",

@@ -185,11 +185,23 @@ def convert_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return converted
 
 
-def save_safetensors(model: Sam, path: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Writes a model's weights and its configuration; `load_sam` reads them."""
+def save_safetensors(
+    model: Sam,
+    path: Path,
+    dtype: torch.dtype = torch.float32,
+    state: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Writes a model's weights and its configuration; `load_sam` reads them.
+
+    Args:
+        model: whose configuration, and whose weights if `state` says nothing else.
+        path: where to.
+        dtype: of the floating point tensors in the file.
+        state: other weights for the same architecture.
+    """
     tensors = {
         name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).cpu().contiguous()
-        for name, tensor in model.state_dict().items()
+        for name, tensor in (state or model.state_dict()).items()
     }
     save_file(tensors, path, {"config": model.config.to_json()})
 

@@ -1,0 +1,211 @@
+"""Stage two of decoupled distillation: a student encoder learns a teacher's stored embeddings.
+
+Zhang et al. 2023 (MobileSAM, arXiv:2306.14289), section 3.2: mean squared error between the
+embeddings, no prompts, no masks. The teacher's decoder then fits the student as it is.
+
+    python -m mobile_sam.training.distill PICTURES EMBEDDINGS RUN --decoder-from WEIGHTS
+    torchrun --nproc-per-node 8 -m mobile_sam.training.distill …
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from mobile_sam.checkpoints import WeightsError, load_sam, save_safetensors
+from mobile_sam.modeling import Sam, SamConfig
+from mobile_sam.modeling.sam import normalised
+from mobile_sam.pictures import PictureError
+from mobile_sam.training.batches import Batches
+from mobile_sam.training.distributed import Group, join
+from mobile_sam.training.embeddings import EmbeddingStore, StoreError
+from mobile_sam.training.loop import LoopSettings, TrainingError, train
+from mobile_sam.training.unlabelled import SquarePictures, list_pictures
+
+
+class Lessons(Dataset[tuple[Tensor, Tensor]]):
+    """Pictures as the student sees them, uint8 (3, S, S), and what the teacher says of them,
+    float16 (C, e, e)."""
+
+    def __init__(self, source: Path, store: EmbeddingStore, image_size: int) -> None:
+        """Joins pictures and embeddings by the pictures' names.
+
+        Raises:
+            PictureError: there are no pictures, or the store has one that is not among them.
+        """
+        files = {file.name: file for file in list_pictures(source)}
+        missing = [name for name in store.names if name not in files]
+        if missing:
+            raise PictureError(f"{source}: has no {missing[0]}, of which there is an embedding")
+        self._pictures = SquarePictures([files[name] for name in store.names], image_size)
+        self._store = store
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self._pictures[index], self._store[index]
+
+
+class Student(nn.Module):
+    """An image encoder that takes pixels of 0 to 255."""
+
+    def __init__(self, sam: Sam) -> None:
+        super().__init__()
+        self.image_encoder = sam.image_encoder
+        self.image_size = sam.config.image_size
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.image_encoder(normalised(pixels, self.image_size))
+
+
+def distillation_loss(student: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    """Returns the mean squared error, and the share of the teacher's variance that it is.
+
+    A teacher's embedding with more or fewer cells than the student's is scaled to it: a student
+    may have another input size.
+    """
+    pixels, wanted = batch
+    device = next(student.parameters()).device
+    found = student(pixels.to(device)).float()
+    wanted = wanted.to(device).float()
+    if wanted.shape[1] != found.shape[1]:
+        raise TrainingError(
+            f"the teacher's embedding has {wanted.shape[1]} channels, the student's "
+            f"{found.shape[1]}: give the student the same embedding_dim"
+        )
+    if wanted.shape[-2:] != found.shape[-2:]:
+        size = found.shape[-2:]
+        wanted = F.interpolate(wanted, size, mode="bilinear", antialias=True)
+    loss = F.mse_loss(found, wanted)
+    return {"loss": loss, "unexplained": loss / wanted.var().clamp(min=1e-8)}
+
+
+def distill(
+    student: Sam,
+    lessons: Lessons,
+    settings: LoopSettings,
+    directory: Path,
+    group: Group,
+    batch: int,
+    workers: int = 0,
+) -> Sam:
+    """Trains the image encoder of `student`, on the group's device; returns it with the average
+    weights.
+
+    Raises:
+        TrainingError: see `loop.train`.
+    """
+    module = Student(student)
+
+    def batches(first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = Batches(len(lessons), batch, settings.seed, first, group.rank, group.size)
+        return iter(DataLoader(lessons, batch_sampler=order, num_workers=workers))
+
+    def with_encoder(encoder: nn.Module) -> Sam:
+        student.image_encoder.load_state_dict(encoder.image_encoder.state_dict())  # type: ignore[union-attr]
+        return student
+
+    def save(average: nn.Module, path: Path) -> None:
+        # The weights in training must not change: only the names of the average's are ours.
+        state = {f"image_encoder.{k}": v for k, v in average.image_encoder.state_dict().items()}  # type: ignore[union-attr]
+        save_safetensors(student, path, state={**student.state_dict(), **state})
+
+    return with_encoder(train(module, distillation_loss, batches, settings, directory, group, save))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mobile_sam.training.distill",
+        description="Stage two of distillation: trains an image encoder on stored embeddings. If "
+        "it is interrupted, the same command goes on. Under torchrun, on all its processes.",
+    )
+    parser.add_argument("pictures", type=Path, help="those that were embedded")
+    parser.add_argument("embeddings", type=Path, help="directory of stage one")
+    parser.add_argument("directory", type=Path, metavar="RUN", help="where to")
+    parser.add_argument(
+        "--decoder-from",
+        metavar="WEIGHTS",
+        help="weights of this package whose prompt encoder and mask decoder the student gets",
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="JSON", help="the student's sizes (MobileSAM's)"
+    )
+    parser.add_argument("--start", metavar="WEIGHTS", help="weights that the student starts from")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--batch", type=int, default=8, help="pictures a process (%(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="that read (%(default)s)")
+    for field in dataclasses.fields(LoopSettings):
+        kind = {"int": int, "float": float}.get(str(field.type), str)
+        required = field.default is dataclasses.MISSING
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=kind,
+            required=required,
+            default=None if required else field.default,
+        )
+    options = parser.parse_args(arguments)
+    names = [field.name for field in dataclasses.fields(LoopSettings)]
+    group = None
+    try:
+        settings = LoopSettings(**{name: getattr(options, name) for name in names})
+        torch.manual_seed(settings.seed)
+        student = _student(options)
+        store = EmbeddingStore(options.embeddings)
+        lessons = Lessons(options.pictures, store, student.config.image_size)
+        group = join(options.device)
+        distill(
+            student.to(group.device),
+            lessons,
+            settings,
+            options.directory,
+            group,
+            options.batch,
+            options.workers,
+        )
+        if group.is_first:
+            print(f"{options.directory / 'weights.safetensors'}: the student")
+    except (WeightsError, PictureError, StoreError, TrainingError, ValueError, OSError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if group is not None:
+            group.close()
+    return 0
+
+
+def _student(options: argparse.Namespace) -> Sam:
+    """Returns the model to train, with gradients for its image encoder alone."""
+    if options.start:
+        student = load_sam(options.start)
+    elif options.config:
+        student = Sam(SamConfig.from_json(options.config.read_text()))
+    else:
+        student = Sam(SamConfig())
+    if options.decoder_from:
+        teacher = load_sam(options.decoder_from)
+        for name in ("prompt_encoder", "mask_decoder"):
+            state = getattr(teacher, name).state_dict()
+            try:
+                getattr(student, name).load_state_dict(state)
+            except RuntimeError as error:
+                cause = str(error).split("\n")[1].strip()
+                raise WeightsError(
+                    f"{options.decoder_from}: {name} does not fit: {cause}"
+                ) from error
+    student.train().requires_grad_(False)
+    student.image_encoder.requires_grad_(True)
+    return student
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""The training loop: resumable to the bit, watchable, on one or many devices.
+
+A directory holds what a run leaves: `state.pt` (everything to go on with), `weights.safetensors`
+(the average of the weights, to use), `shown.png` and TensorBoard's events. Files are written whole
+or not at all; a full disk costs the last minutes, not the run.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from mobile_sam.training.distributed import Group
+
+_PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_BAD_IN_A_ROW = 20
+_SMOOTHING = 0.02
+_STATE = "state.pt"
+WEIGHTS_FILE = "weights.safetensors"
+SHOWN_FILE = "shown.png"
+
+
+class TrainingError(Exception):
+    """A training that cannot begin or go on; the message says why."""
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How to train.
+
+    Raises:
+        ValueError: a value outside of its range; the message names it.
+    """
+
+    steps: int
+    """Updates of the weights."""
+    rate: float = 1e-3
+    """Greatest learning rate, after the warm-up; from there half a cosine to 0."""
+    warmup: int = 100
+    """Steps in which the rate rises."""
+    weight_decay: float = 0.01
+    accumulate: int = 1
+    """Batches a step and process."""
+    average: float = 0.999
+    """Share of the old average that stays at each step."""
+    clip: float = 1.0
+    """Greatest norm of the gradient."""
+    precision: str = "fp32"
+    """fp32, bf16 or fp16: of the forward pass; weights and their average are fp32."""
+    seed: int = 0
+    save_seconds: float = 180.0
+    """Between two savings."""
+
+    def __post_init__(self) -> None:
+        if self.precision not in _PRECISIONS:
+            raise ValueError(f"precision {self.precision!r} is none of {', '.join(_PRECISIONS)}")
+        for name, least in (("steps", 1), ("warmup", 0), ("accumulate", 1), ("rate", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, the least is {least}")
+
+
+def learning_rate(step: int, settings: LoopSettings) -> float:
+    """Returns the rate of a step: a linear rise, then half a cosine to nothing."""
+    rise = min(1.0, (step + 1) / max(settings.warmup, 1))
+    fall = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    return settings.rate * rise * fall
+
+
+def make_optimizer(model: nn.Module, settings: LoopSettings) -> torch.optim.AdamW:
+    """Returns AdamW that lets biases, norms and single vectors be."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.99))
+
+
+def train(
+    model: nn.Module,
+    loss: Callable[[nn.Module, Any], dict[str, Tensor]],
+    batches: Callable[[int], Iterable[Any]],
+    settings: LoopSettings,
+    directory: Path,
+    group: Group,
+    save_weights: Callable[[nn.Module, Path], None],
+    show: Callable[[nn.Module, Path], None] | None = None,
+) -> nn.Module:
+    """Trains, or goes on with what `directory` holds.
+
+    Args:
+        model: on the group's device; what does not require gradients stays as it is.
+        loss: of a model and a batch; scalars by name, of which `loss` is what falls.
+        batches: yields the batches of this process from the given one on, counted over all
+            processes and without end.
+        settings: the same for all that go on with one run.
+        directory: of the run.
+        group: the processes.
+        save_weights: writes a model to a file.
+        show: draws a picture, with the average of the weights, to look at meanwhile.
+
+    Returns:
+        The average of the weights over the last steps.
+
+    Raises:
+        TrainingError: the directory holds another run, or the loss is not finite any more.
+    """
+    torch.manual_seed(settings.seed)
+    directory.mkdir(parents=True, exist_ok=True)
+    average = AveragedModel(
+        model, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=True
+    )
+    optimizer = make_optimizer(model, settings)
+    scaler = torch.amp.GradScaler(group.device.type, enabled=settings.precision == "fp16")
+    parts = {"model": model, "average": average, "optimizer": optimizer, "scaler": scaler}
+    step = _resume(directory / _STATE, parts, settings, group.device)
+    wrapped = group.wrap(model)
+    curves = _curves(directory, step) if group.is_first else None
+    first = step * settings.accumulate * group.size
+    stream = iter(batches(first)) if step < settings.steps else iter(())
+    bar = tqdm(
+        total=settings.steps,
+        initial=step,
+        unit="step",
+        mininterval=2,
+        disable=None if group.is_first else True,
+    )
+    saved_at, bad = time.monotonic(), 0
+    shown: dict[str, float] = {}
+
+    def save() -> None:
+        if not group.is_first:
+            return
+        state = {name: part.state_dict() for name, part in parts.items()}  # type: ignore[attr-defined]
+        state |= {"step": step, "settings": vars(settings)}
+        _write(directory / _STATE, lambda path: torch.save(state, path))
+        _write(directory / WEIGHTS_FILE, lambda path: save_weights(average.module, path))
+        if show is not None:
+            _write(directory / SHOWN_FILE, lambda path: show(average.module, path))
+
+    while step < settings.steps:
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = learning_rate(step, settings)
+        values = _gradients(wrapped, loss, stream, settings, group, scaler)
+        scaler.unscale_(optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+        is_good = bool(torch.isfinite(norm))
+        if is_good or scaler.is_enabled():
+            scaler.step(optimizer)  # does nothing of its own accord where fp16 overflowed
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        bad = 0 if is_good else bad + 1
+        if bad == _BAD_IN_A_ROW:
+            raise TrainingError(
+                f"step {step}: the gradient has not been finite for {bad} steps; a lower rate than "
+                f"{settings.rate:g} may help"
+            )
+        average.update_parameters(model)
+        step += 1
+        for name, value in values.items():
+            shown[name] = shown.get(name, value) * (1 - _SMOOTHING) + value * _SMOOTHING
+            if curves is not None:
+                curves.add_scalar(name, value, step)
+        bar.set_postfix_str(" ".join(f"{k} {v:.4f}" for k, v in shown.items()), refresh=False)
+        bar.update()
+        if time.monotonic() - saved_at > settings.save_seconds:
+            save()
+            saved_at = time.monotonic()
+    save()
+    bar.close()
+    if curves is not None:
+        curves.close()
+    return average.module
+
+
+def _gradients(
+    model: nn.Module,
+    loss: Callable[[nn.Module, Any], dict[str, Tensor]],
+    stream: Iterator[Any],
+    settings: LoopSettings,
+    group: Group,
+    scaler: torch.amp.GradScaler,
+) -> dict[str, float]:
+    """Adds up the gradients of one step; returns the mean of each value."""
+    dtype = _PRECISIONS[settings.precision]
+    sums: dict[str, Tensor] = {}
+    for part in range(settings.accumulate):
+        is_last = part == settings.accumulate - 1
+        # Gradients are exchanged once a step.
+        waits = not is_last and hasattr(model, "no_sync")
+        with model.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            with torch.autocast(group.device.type, dtype, enabled=dtype is not None):
+                values = loss(model, next(stream))
+            scaler.scale(values["loss"] / settings.accumulate).backward()
+        for name, value in values.items():
+            sums[name] = sums.get(name, torch.zeros(())) + value.detach().float().cpu()
+    return {name: float(value) / settings.accumulate for name, value in sums.items()}
+
+
+def _resume(path: Path, parts: dict[str, Any], settings: LoopSettings, device: torch.device) -> int:
+    """Loads what a run left, and returns the number of its steps."""
+    if not path.is_file():
+        return 0
+    state = torch.load(path, map_location=device, weights_only=True)
+    for name, value in vars(settings).items():
+        found = state["settings"].get(name)
+        if name != "save_seconds" and found != value:
+            raise TrainingError(
+                f"{path}: is of a run with {name} {found!r}, not {value!r}; choose another "
+                "directory, or remove this one"
+            )
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return state["step"]
+
+
+def _write(path: Path, write: Callable[[Path], None]) -> None:
+    """Writes a file whole or not at all; a disk that is full is said, and the run goes on."""
+    partial = path.with_name(f"partial-{path.name}")
+    try:
+        write(partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # torch.save says RuntimeError
+        tqdm.write(f"cannot write {path}: {error}; the training goes on", file=sys.stderr)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _curves(directory: Path, step: int) -> Any:
+    """Returns a writer of TensorBoard's events, or None where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        tqdm.write("no curves: pip install tensorboard", file=sys.stderr)
+        return None
+    return SummaryWriter(str(directory), purge_step=step + 1)
