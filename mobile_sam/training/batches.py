@@ -12,22 +12,17 @@ import torch
 
 @dataclass(frozen=True)
 class Batches:
-    """Indices of samples, batch after batch, without end; a `batch_sampler` for a DataLoader.
-
-    Every epoch has all samples once, in an order of its own.
+    """Positions in an endless row of samples, batch after batch; a `batch_sampler` for a
+    DataLoader.
 
     Attributes:
-        samples: number of them.
         size: samples a batch.
-        seed: of the orders.
         first: number of the first batch, counted over all processes.
         rank: this process.
         processes: number of them; each takes every `processes`-th batch.
     """
 
-    samples: int
     size: int
-    seed: int = 0
     first: int = 0
     rank: int = 0
     processes: int = 1
@@ -35,13 +30,17 @@ class Batches:
     def __iter__(self) -> Iterator[list[int]]:
         number = self.first + self.rank
         while True:
-            begin = number * self.size
-            yield [self._index(position) for position in range(begin, begin + self.size)]
+            yield list(range(number * self.size, (number + 1) * self.size))
             number += self.processes
 
-    def _index(self, position: int) -> int:
-        epoch, place = divmod(position, self.samples)
-        return int(_order(self.samples, self.seed, epoch)[place])
+
+def index_at(position: int, samples: int, seed: int) -> int:
+    """Returns which of `samples` samples stands at a position of the endless row.
+
+    Every epoch has all of them once, in an order of its own.
+    """
+    epoch, place = divmod(position, samples)
+    return int(_order(samples, seed, epoch)[place])
 
 
 @lru_cache(maxsize=2)

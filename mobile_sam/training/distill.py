@@ -10,7 +10,6 @@ embeddings, no prompts, no masks. The teacher's decoder then fits the student as
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,10 +23,11 @@ from mobile_sam.checkpoints import WeightsError, load_sam, save_safetensors
 from mobile_sam.modeling import Sam, SamConfig
 from mobile_sam.modeling.sam import normalised
 from mobile_sam.pictures import PictureError
-from mobile_sam.training.batches import Batches
+from mobile_sam.training.batches import Batches, index_at
 from mobile_sam.training.distributed import Group, join
 from mobile_sam.training.embeddings import EmbeddingStore, StoreError
 from mobile_sam.training.loop import LoopSettings, TrainingError, train
+from mobile_sam.training.options import add_loop_options, loop_settings
 from mobile_sam.training.unlabelled import SquarePictures, list_pictures
 
 
@@ -35,8 +35,10 @@ class Lessons(Dataset[tuple[Tensor, Tensor]]):
     """Pictures as the student sees them, uint8 (3, S, S), and what the teacher says of them,
     float16 (C, e, e)."""
 
-    def __init__(self, source: Path, store: EmbeddingStore, image_size: int) -> None:
-        """Joins pictures and embeddings by the pictures' names.
+    def __init__(
+        self, source: Path, store: EmbeddingStore, image_size: int, seed: int = 0
+    ) -> None:
+        """Joins pictures and embeddings by the pictures' names, in an order of each epoch's own.
 
         Raises:
             PictureError: there are no pictures, or the store has one that is not among them.
@@ -46,12 +48,10 @@ class Lessons(Dataset[tuple[Tensor, Tensor]]):
         if missing:
             raise PictureError(f"{source}: has no {missing[0]}, of which there is an embedding")
         self._pictures = SquarePictures([files[name] for name in store.names], image_size)
-        self._store = store
+        self._store, self._seed = store, seed
 
-    def __len__(self) -> int:
-        return len(self._pictures)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
+        index = index_at(position, len(self._store), self._seed)
         return self._pictures[index], self._store[index]
 
 
@@ -107,7 +107,7 @@ def distill(
     module = Student(student)
 
     def batches(first: int) -> Iterator[tuple[Tensor, Tensor]]:
-        order = Batches(len(lessons), batch, settings.seed, first, group.rank, group.size)
+        order = Batches(batch, first, group.rank, group.size)
         return iter(DataLoader(lessons, batch_sampler=order, num_workers=workers))
 
     def with_encoder(encoder: nn.Module) -> Sam:
@@ -144,24 +144,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batch", type=int, default=8, help="pictures a process (%(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="that read (%(default)s)")
-    for field in dataclasses.fields(LoopSettings):
-        kind = {"int": int, "float": float}.get(str(field.type), str)
-        required = field.default is dataclasses.MISSING
-        parser.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            type=kind,
-            required=required,
-            default=None if required else field.default,
-        )
+    add_loop_options(parser)
     options = parser.parse_args(arguments)
-    names = [field.name for field in dataclasses.fields(LoopSettings)]
     group = None
     try:
-        settings = LoopSettings(**{name: getattr(options, name) for name in names})
+        settings = loop_settings(options)
         torch.manual_seed(settings.seed)
         student = _student(options)
         store = EmbeddingStore(options.embeddings)
-        lessons = Lessons(options.pictures, store, student.config.image_size)
+        lessons = Lessons(options.pictures, store, student.config.image_size, settings.seed)
         group = join(options.device)
         distill(
             student.to(group.device),

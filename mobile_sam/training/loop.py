@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.optim.muon import Muon
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
@@ -59,12 +60,18 @@ class LoopSettings:
     precision: str = "fp32"
     """fp32, bf16 or fp16: of the forward pass; weights and their average are fp32."""
     seed: int = 0
+    optimizer: str = "adamw"
+    """adamw, or muon for matrices and kernels with AdamW for all else."""
+    freeze_after: float = 1.0
+    """Share of the steps after which batch norms keep the statistics that they have."""
     save_seconds: float = 180.0
     """Between two savings."""
 
     def __post_init__(self) -> None:
         if self.precision not in _PRECISIONS:
             raise ValueError(f"precision {self.precision!r} is none of {', '.join(_PRECISIONS)}")
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f"optimizer {self.optimizer!r} is neither adamw nor muon")
         for name, least in (("steps", 1), ("warmup", 0), ("accumulate", 1), ("rate", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}, the least is {least}")
@@ -77,14 +84,35 @@ def learning_rate(step: int, settings: LoopSettings) -> float:
     return settings.rate * rise * fall
 
 
-def make_optimizer(model: nn.Module, settings: LoopSettings) -> torch.optim.AdamW:
-    """Returns AdamW that lets biases, norms and single vectors be."""
+def make_optimizer(model: nn.Module, settings: LoopSettings) -> torch.optim.Optimizer:
+    """Returns AdamW, or Muon (Jordan et al. 2024), which makes the update of a matrix orthogonal.
+
+    Biases, norms and single vectors do not decay; nor do they have a matrix, and neither have
+    depthwise kernels.
+    """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [p for p in trained if p.ndim >= 2 and p.shape[0] > 1 and p.shape[1] > 1]
+    chosen = {id(parameter) for parameter in matrices}
+    others = [parameter for parameter in trained if id(parameter) not in chosen]
     groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.99))
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.99))
+    groups[1]["use_fallback"] = True
+    return Muon(groups, lr=settings.rate, momentum=0.95, nesterov=True, betas=(0.9, 0.99))
+
+
+def freeze_statistics(model: nn.Module) -> None:
+    """Makes batch norms use the statistics that they have, as they do after the training.
+
+    Those of a batch of a few pictures are far from those of all pictures, and what was learnt
+    with them suffers when the running averages take their place.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
 
 
 def train(
@@ -152,6 +180,8 @@ def train(
     while step < settings.steps:
         for parameters in optimizer.param_groups:
             parameters["lr"] = learning_rate(step, settings)
+        if step >= settings.freeze_after * settings.steps:
+            freeze_statistics(model)
         values = _gradients(wrapped, loss, stream, settings, group, scaler)
         scaler.unscale_(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)

@@ -1,6 +1,6 @@
-"""Training samples: a scene, some of its objects, a prompt for each."""
+"""Training samples: a picture, some of its objects, a prompt for each."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -8,23 +8,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import Dataset
 
 from mobile_sam.modeling import PointLabel, SamConfig
-from mobile_sam.scenes import Scene, draw_scene
+from mobile_sam.predictor import scaled_size
 from mobile_sam.segments import tight_box
+from mobile_sam.training.batches import index_at
+from mobile_sam.training.examples import Example, Examples, ExamplesError
+from mobile_sam.training.unlabelled import square
 
 # Kinds of prompt and how often each is drawn.
 _KINDS = ("box", "point", "points", "box and point")
 _KIND_SHARES = (0.56, 0.28, 0.08, 0.08)
 _MASK_SHARE = 0.06  # of all prompts have a mask as well
 _TOKENS = 5  # a prompt's points, at most, with the filler
-_LEAST_SHARE = 0.001  # of the picture; what is smaller is no object to learn from
+_FLIPPED = 0.5  # of the pictures that are not drawn
 
 
 @dataclass(frozen=True)
 class Samples:
-    """A batch of B scenes with P prompts each.
+    """A batch of B pictures with P prompts each.
 
     pixels: uint8 (B, 3, S, S), RGB.
     scene_labels: int32 (B, S, S), 0 for the background, i for object i.
@@ -57,13 +60,6 @@ def jittered(box: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.f
     size = np.tile(box[2:] - box[:2], 2)
     shift = np.clip(rng.normal(0, 0.05, 4), -0.12, 0.12) * rng.uniform(0, 1)
     return (box + np.clip(shift * size, -20, 20)).astype(np.float32)
-
-
-def objects_of(scene: Scene) -> list[NDArray[np.bool_]]:
-    """Returns the masks, bool (H, W), of the objects that are large enough to count."""
-    areas = np.bincount(scene.labels.ravel())
-    least = _LEAST_SHARE * scene.labels.size
-    return [scene.labels == i for i in range(1, len(areas)) if areas[i] >= least]
 
 
 def _random_points(
@@ -122,37 +118,21 @@ def _rough_mask(target: NDArray[np.float32], rng: np.random.Generator) -> NDArra
     return ((blurred - 0.5) * rng.uniform(8, 24)).astype(np.float32)
 
 
-def _collate(parts: list[tuple[NDArray, ...]]) -> Samples:
-    columns = [torch.from_numpy(np.stack(column)) for column in zip(*parts, strict=True)]
-    pixels, scene_labels, *others = columns
-    pixels = pixels.permute(0, 3, 1, 2)
-    return Samples(pixels, scene_labels, *(column.flatten(0, 1) for column in others))
+class PromptSamples(Dataset[tuple[NDArray, ...]]):
+    """Samples of one picture each, by their position in an endless row."""
 
-
-class SceneSamples(IterableDataset[Samples]):
-    """Endless batches of new scenes; the same seed gives the same ones."""
-
-    def __init__(
-        self, config: SamConfig, seed: tuple[int, ...], scenes: int, prompts: int
-    ) -> None:
-        """Draws `scenes` scenes of `config.image_size` a batch, with `prompts` prompts each."""
+    def __init__(self, examples: Examples, config: SamConfig, prompts: int, seed: int) -> None:
+        """Draws `prompts` prompts for objects of each example, at the sizes of `config`."""
+        self.examples, self.prompts, self.seed = examples, prompts, seed
         self.size, self.mask_size = config.image_size, config.mask_size
-        self.seed, self.scenes, self.prompts = seed, scenes, prompts
 
-    def __iter__(self) -> Iterator[Samples]:
-        worker = get_worker_info()
-        rng = np.random.default_rng((*self.seed, worker.id if worker else 0))
-        cv2.setNumThreads(1)
-        while True:
-            yield _collate([self._draw(rng) for _ in range(self.scenes)])
-
-    def _draw(self, rng: np.random.Generator) -> tuple[NDArray, ...]:
-        objects: list[NDArray[np.bool_]] = []
-        while not objects:
-            scene = draw_scene(rng, (self.size, self.size))
-            objects = objects_of(scene)
-        order = rng.permutation(len(objects))
-        chosen = [objects[order[i % len(objects)]] for i in range(self.prompts)]
+    def __getitem__(self, position: int) -> tuple[NDArray, ...]:
+        cv2.setNumThreads(1)  # as many processes as there are cores do this at once
+        rng = np.random.default_rng((self.seed, position))
+        example, masks = self._example(position, rng)
+        pixels = square(example.image, self.size).numpy()
+        order = rng.permutation(len(masks))
+        chosen = [masks[order[i % len(masks)]] for i in range(self.prompts)]
         prompts = [_draw_prompt(mask, rng) for mask in chosen]
         points, labels, ambiguous = (np.stack(c) for c in zip(*prompts, strict=True))
         m = self.mask_size
@@ -166,6 +146,52 @@ class SceneSamples(IterableDataset[Samples]):
                 for t, has in zip(targets, has_mask, strict=True)
             ]
         )
-        scene_labels = scene.labels.astype(np.int32)
+        scene_labels = _labels(masks, self.size)
         prompts_of = (points, labels, rough[:, None], has_mask, targets, ambiguous & ~has_mask)
-        return scene.image, scene_labels, *prompts_of
+        return pixels, scene_labels, *prompts_of
+
+    def _example(
+        self, position: int, rng: np.random.Generator
+    ) -> tuple[Example, list[NDArray[np.bool_]]]:
+        """Returns an example and its masks, bool (S, S), as the model sees them, one or more."""
+        count = self.examples.count
+        number = position if count is None else index_at(position, count, self.seed)
+        for _ in range(count or 1):
+            example = self.examples.get(number)
+            if count is not None and rng.random() < _FLIPPED:
+                example = _flipped(example)
+            fitted = (_fitted(mask, self.size) for mask in example.masks)
+            masks = [mask for mask in fitted if mask.any()]  # scaled down, some are gone
+            if masks:
+                return example, masks
+            number = (number + 1) % (count or 1)
+        raise ExamplesError(f"no example has an object that is seen at {self.size} pixels")
+
+
+def _flipped(example: Example) -> Example:
+    masks = tuple(mask[:, ::-1] for mask in example.masks)
+    return Example(example.name, np.ascontiguousarray(example.image[:, ::-1]), masks)
+
+
+def _fitted(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
+    """Returns a mask, bool (H, W), scaled and padded as `square` does: bool (size, size)."""
+    height, width = scaled_size(mask.shape, size)
+    scaled = cv2.resize(
+        mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT
+    )
+    return np.pad(scaled > 0, ((0, size - height), (0, size - width)))
+
+
+def _labels(masks: list[NDArray[np.bool_]], size: int) -> NDArray[np.int32]:
+    """Returns which object each pixel is of, int32 (size, size), the smaller one where two are."""
+    labels = np.zeros((size, size), np.int32)
+    for i in np.argsort([-np.count_nonzero(mask) for mask in masks]):
+        labels[masks[i]] = i + 1
+    return labels
+
+
+def collate(parts: Sequence[tuple[NDArray, ...]]) -> Samples:
+    """Makes a batch of samples."""
+    columns = [torch.from_numpy(np.stack(column)) for column in zip(*parts, strict=True)]
+    pixels, scene_labels, *others = columns
+    return Samples(pixels, scene_labels, *(column.flatten(0, 1) for column in others))
