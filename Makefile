@@ -1,13 +1,14 @@
 # make demo    a camera, a detector and the node on real DDS; VIDEO=… for a file or a folder
 # make test    all tests; ARGS="-k name" to choose
-# Both first make the environment they need, once, under ~/.cache/mobile_sam_ros.
+# make docs    the documentation, in docs/_build/html
+# All first make the environment they need, once, under ~/.cache/mobile_sam_ros.
 
 PYTHON ?= python3
 ENVIRONMENT = $(PYTHON) tools/environment.py
 VIDEO ?=
 ARGS ?=
 
-.PHONY: help demo test environment shell clean-cache
+.PHONY: help demo test docs environment shell clean-cache
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -18,6 +19,10 @@ demo:
 
 test:
 	@$(ENVIRONMENT) run -- python3 -m pytest $(ARGS)
+
+docs:
+	@$(ENVIRONMENT) run -- python3 -m sphinx --fail-on-warning -q -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
 
 environment:
 	@$(ENVIRONMENT) make

@@ -189,6 +189,17 @@ def image_message(pixels: NDArray[Any], encoding: str, header: Header) -> Image:
     return message
 
 
+def compressed_message(
+    image: NDArray[np.uint8], header: Header, quality: int
+) -> CompressedImage:
+    """Returns an image, uint8 (H, W, 3) RGB, as JPEG of a quality of 1 to 100."""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, quality))
+    message = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8")
+    message.data.frombytes(data.tobytes())
+    return message
+
+
 def region_message(box: NDArray[np.float32]) -> RegionOfInterest:
     """Returns a half-open box, float32 (4,), as a region."""
     x_min, y_min, x_max, y_max = (int(value) for value in box)

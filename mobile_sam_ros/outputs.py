@@ -9,27 +9,47 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
-from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+from vision_msgs.msg import (
+    Detection2D,
+    Detection2DArray,
+    LabelInfo,
+    ObjectHypothesisWithPose,
+    VisionClass,
+)
 
 import mobile_sam
 from mobile_sam.overlay import label_image, overlay_image
-from mobile_sam_ros.conversions import bounding_box_message, image_message, region_message
+from mobile_sam_ros.conversions import (
+    bounding_box_message,
+    compressed_message,
+    image_message,
+    region_message,
+)
 from mobile_sam_ros.msg import Segment, SegmentArray
 
 _TYPES = {
     "mask": Image,
     "labels": Image,
     "overlay": Image,
+    "overlay/compressed": CompressedImage,
     "segments": SegmentArray,
     "detections": Detection2DArray,
 }
+_JPEG_QUALITY = 85
 # Reliable, so that subscribers of either kind match (REP 2003).
 _QOS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=2, reliability=ReliabilityPolicy.RELIABLE
+)
+# Who comes later has to know as well what the labels mean.
+_LATCHED = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST,
+    depth=1,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
 
 
@@ -56,6 +76,8 @@ class Outputs:
             )
             for name, kind in _TYPES.items()
         }
+        self._label_info = node.create_publisher(LabelInfo, "~/label_info", _LATCHED)
+        self._names: list[str] | None = None  # what was said last
 
     def wanted(self) -> set[str]:
         """Returns the names of the outputs that have a subscriber."""
@@ -67,7 +89,7 @@ class Outputs:
 
     def destroy(self) -> None:
         """Takes the publishers away."""
-        for publisher in self._publishers.values():
+        for publisher in (*self._publishers.values(), self._label_info):
             self._node.destroy_publisher(publisher)
 
     def publish(
@@ -90,23 +112,38 @@ class Outputs:
             alpha: of the overlay.
         """
         messages: dict[str, object] = {}
-        if wanted & {"mask", "labels", "overlay"}:
+        if wanted & {"mask", "labels", "overlay", "overlay/compressed"}:
             labels = label_image(segments.crops, segments.boxes, image.shape[:2])
             if "mask" in wanted:
                 union = (labels > 0).astype(np.uint8) * np.uint8(255)
                 messages["mask"] = image_message(union, "mono8", header)
             if "labels" in wanted:
                 messages["labels"] = image_message(labels, "16UC1", header)
-            if "overlay" in wanted:
-                messages["overlay"] = image_message(
-                    overlay_image(image, labels, alpha), "rgb8", header
-                )
+            if wanted & {"overlay", "overlay/compressed"}:
+                overlay = overlay_image(image, labels, alpha)
+                if "overlay" in wanted:
+                    messages["overlay"] = image_message(overlay, "rgb8", header)
+                if "overlay/compressed" in wanted:
+                    messages["overlay/compressed"] = compressed_message(
+                        overlay, header, _JPEG_QUALITY
+                    )
         if "segments" in wanted:
             messages["segments"] = segments_message(header, image.shape[:2], segments, identities)
         if "detections" in wanted:
             messages["detections"] = detections_message(header, segments, identities)
+        # Before the labels that it explains.
+        names = [identity.class_id or identity.id for identity in identities]
+        if names != self._names:
+            self._names = names
+            self._label_info.publish(label_info_message(header, names))
         for name, message in messages.items():
             self._publishers[name].publish(message)
+
+
+def label_info_message(header: Header, names: Sequence[str]) -> LabelInfo:
+    """Returns what the labels 1 to N are called: an object's class, or else its id."""
+    classes = [VisionClass(class_id=i, class_name=name) for i, name in enumerate(names, 1)]
+    return LabelInfo(header=header, class_map=classes)
 
 
 def segments_message(

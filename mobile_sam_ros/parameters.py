@@ -40,7 +40,7 @@ class Parameters:
 
     weights: str = _parameter(
         "demo",
-        "Weights by name (demo, mobile_sam) or the path of a .pt or .safetensors file.",
+        "Weights by name (demo, mobile_sam), a .pt or .safetensors file, or an ONNX export.",
         read_only=True,
     )
     device: str = _parameter(
@@ -79,6 +79,22 @@ class Parameters:
     )
     overlay_alpha: float = _parameter(
         0.5, "How strongly the overlay colours the objects.", limits=(0.0, 1.0)
+    )
+    everything_period: float = _parameter(
+        0.0,
+        "Seconds after which everything in the newest image is segmented again; 0: never.",
+        limits=(0.0, 3600.0),
+    )
+    everything_points_per_side: int = _parameter(
+        16, "Points of the grid along each side, for everything.", limits=(1, 64)
+    )
+    everything_min_predicted_iou: float = _parameter(
+        0.8, "Of everything, masks that the model thinks worse of are left out.", limits=(0.0, 1.0)
+    )
+    everything_min_stability: float = _parameter(
+        0.9,
+        "Of everything, masks that change more when cut a little differently are left out.",
+        limits=(0.0, 1.0),
     )
     silence_warning: float = _parameter(
         5.0,

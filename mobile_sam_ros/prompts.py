@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 
 import numpy as np
@@ -76,6 +76,18 @@ def prompt_from_message(
     return mobile_sam.Prompt(box=box, points=points, labels=labels, mask_logits=mask)
 
 
+def named(
+    prompts: Iterable[PromptMessage], numbers: Iterator[int] | None = None
+) -> list[PromptMessage]:
+    """Gives an id to each prompt that has none, and returns them all."""
+    numbers = numbers or count(1)
+    prompts = list(prompts)
+    for prompt in prompts:
+        if not prompt.id:
+            prompt.id = f"prompt_{next(numbers)}"
+    return prompts
+
+
 class PromptStore:
     """The standing prompts. Used by the executor's thread alone."""
 
@@ -84,12 +96,8 @@ class PromptStore:
         self._numbers = count(1)
 
     def named(self, prompts: Iterable[PromptMessage]) -> list[PromptMessage]:
-        """Gives an id to each prompt that has none, and returns them all."""
-        prompts = list(prompts)
-        for prompt in prompts:
-            if not prompt.id:
-                prompt.id = f"prompt_{next(self._numbers)}"
-        return prompts
+        """Gives an id to each prompt that has none, no id twice, and returns them all."""
+        return named(prompts, self._numbers)
 
     def keep(self, prompts: Iterable[PromptMessage]) -> None:
         """Keeps prompts; one of the same id is replaced."""

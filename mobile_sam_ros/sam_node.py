@@ -31,6 +31,7 @@ from mobile_sam_ros.msg import PromptArray
 from mobile_sam_ros.outputs import Outputs
 from mobile_sam_ros.prompts import PromptStore, point_prompt
 from mobile_sam_ros.segmentation import Job, Segmentation, Topics
+from mobile_sam_ros.services import Services
 from mobile_sam_ros.throttle import Throttle
 from mobile_sam_ros.worker import Mailbox, Worker
 
@@ -67,6 +68,9 @@ class SamNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
         self.create_timer(1.0, self._report)
         self.create_service(Trigger, "~/clear_prompts", self._clear_prompts)
+        image = self.resolve_topic_name(self._image_name)
+        self._model_services = Services(self, self._submit, self._frames.newest, image)
+        self._everything_at = -float("inf")
 
     # --- Life -------------------------------------------------------------------------------
 
@@ -153,11 +157,14 @@ class SamNode(LifecycleNode):
         self._inputs = []
         worker, self._worker = self._worker, None
         if worker is not None:
-            worker.stop(_STOP_SECONDS)
+            for job in worker.stop(_STOP_SECONDS):
+                if job.reply is not None:
+                    job.reply(None, "the node was deactivated")
 
     def close(self) -> None:
         """Ends the work, or leaves it to its thread if it lasts."""
         self._stop_work()
+        self._model_services.close()
 
     # --- Inputs: callbacks only store -------------------------------------------------------
 
@@ -178,6 +185,10 @@ class SamNode(LifecycleNode):
         # between would make its own older ones stale.
         if standing and not detector_runs:
             self._put_newest(Job(frame, prompts=standing))
+        period = self.values.everything_period
+        if period and frame.received - self._everything_at >= period:
+            self._everything_at = frame.received
+            self._order(Job(frame, everything=True))
 
     def _on_detections(self, message: Detection2DArray) -> None:
         self._detector_seen = monotonic()
@@ -228,8 +239,23 @@ class SamNode(LifecycleNode):
             self._put_newest(Job(frame, message.detections, standing))
         elif message.mode == PromptArray.UNTIL_CLEARED:
             self._put_newest(Job(frame, prompts=standing))
-        elif self._mailbox.put_order(Job(frame, prompts=message.prompts)):
+        else:
+            self._order(Job(frame, prompts=message.prompts))
+
+    def _order(self, job: Job) -> None:
+        """Leaves a job that is done even if newer images come."""
+        lost = self._mailbox.put_order(job)
+        if lost is not None and lost.reply is not None:
+            lost.reply(None, "the node was deactivated" if lost is job else "too many wait")
+        elif lost is not None:
             self._statistics.count("frames/dropped/newer")
+
+    def _submit(self, job: Job) -> None:
+        """Takes a service's job; called on the services' thread."""
+        if self._worker is not None:
+            self._order(job)
+        elif job.reply is not None:
+            job.reply(None, "the node is not active")
 
     def _put_newest(self, job: Job) -> None:
         if self._mailbox.put_newest(job):

@@ -14,22 +14,35 @@ from sensor_msgs.msg import CompressedImage
 from vision_msgs.msg import Detection2D
 
 import mobile_sam
+from mobile_sam.everything import EverythingSettings, segment_everything
 from mobile_sam_ros.conversions import box_from_detection, rgb_from_compressed, rgb_from_image
 from mobile_sam_ros.diagnostics import Statistics
 from mobile_sam_ros.frames import Frame
 from mobile_sam_ros.msg import Prompt as PromptMessage
-from mobile_sam_ros.outputs import Identity, Outputs
+from mobile_sam_ros.msg import SegmentArray
+from mobile_sam_ros.outputs import Identity, Outputs, segments_message
 from mobile_sam_ros.parameters import Parameters
 from mobile_sam_ros.prompts import prompt_from_message
+
+# Takes the segments, or None and why there are none.
+Reply = Callable[[SegmentArray | None, str], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """An image and what to segment in it. `created`: seconds of the monotonic clock."""
+    """An image and what to segment in it.
+
+    everything: instead of detections and prompts.
+    reply: who asked by a service and gets the result, rather than the topics. It is called once,
+        on any thread, whatever happens.
+    created: seconds of the monotonic clock.
+    """
 
     frame: Frame
     detections: Sequence[Detection2D] = ()
     prompts: Sequence[PromptMessage] = ()
+    everything: bool = False
+    reply: Reply | None = None
     created: float = field(default_factory=monotonic)
 
 
@@ -63,7 +76,10 @@ class Segmentation:
         self._last: tuple[Frame, NDArray[np.uint8], mobile_sam.Embedding | None] | None = None
 
     def perform(self, job: Job) -> None:
-        """Segments and publishes, or counts why not."""
+        """Segments and publishes, or counts why not; or answers a service."""
+        if job.reply is not None:
+            self._answer(job, job.reply)
+            return
         wanted = self._outputs.wanted()
         stale_after = self._parameters().stale_after
         if not wanted:
@@ -82,6 +98,25 @@ class Segmentation:
                 self._drop("bad")
                 self._complain(f"segmentation failed:\n{traceback.format_exc()}")
 
+    def _answer(self, job: Job, reply: Reply) -> None:
+        try:
+            image, embedding = self._converted(job.frame)
+            if not job.everything and not job.prompts:
+                raise ValueError("the request has no prompts")
+            problems: list[str] = []
+            segments, identities, _ = self._segments(job, image, embedding, problems.append)
+            if not identities and problems:
+                raise ValueError("; ".join(problems))
+            header = job.frame.message.header
+            message = segments_message(header, image.shape[:2], segments, identities)
+        except ValueError as error:
+            reply(None, str(error))
+        except Exception as error:  # out of memory and the like: the next one may do better
+            reply(None, f"segmentation failed: {error}")
+            self._complain(f"segmentation failed:\n{traceback.format_exc()}")
+        else:
+            reply(message, "; ".join(problems))
+
     def _drop(self, reason: str) -> None:
         self._statistics.count(f"frames/dropped/{reason}")
 
@@ -90,19 +125,8 @@ class Segmentation:
         times = [monotonic()]
         image, embedding = self._converted(job.frame)
         times.append(monotonic())
-        prompts, identities = self._prompts(job, image.shape[:2])
-        if embedding is None:
-            # Nothing to decode: then only the sizes of the embedding are asked for.
-            if prompts:
-                embedding = self._predictor.encode(image)
-            self._last = (job.frame, image, embedding)
-        times.append(monotonic())
-        segments = (
-            self._predictor.decode(embedding, prompts)
-            if embedding is not None and prompts
-            else self._predictor.nothing(image.shape[:2])
-        )
-        times.append(monotonic())
+        segments, identities, encoded_at = self._segments(job, image, embedding, self._complain)
+        times += [encoded_at, monotonic()]
         alpha = self._parameters().overlay_alpha
         self._outputs.publish(wanted, header, image, segments, identities, alpha)
         times.append(monotonic())
@@ -113,6 +137,40 @@ class Segmentation:
         spans["total"] = times[-1] - job.frame.received
         self._statistics.segmented(spans)
 
+    def _segments(
+        self,
+        job: Job,
+        image: NDArray[np.uint8],
+        embedding: mobile_sam.Embedding | None,
+        complain: Callable[[str], None],
+    ) -> tuple[mobile_sam.Segments, list[Identity], float]:
+        """Returns what was found, what it is called, and when the encoder was done."""
+        if job.everything:
+            found = segment_everything(self._predictor, image, self._everything_settings())
+            names = [f"everything_{i + 1}" for i in range(len(found))]
+            return found.segments, [Identity(name) for name in names], monotonic()
+        prompts, identities = self._prompts(job, image.shape[:2], complain)
+        if embedding is None:
+            # Nothing to decode: then only the sizes of the embedding are asked for.
+            if prompts:
+                embedding = self._predictor.encode(image)
+            self._last = (job.frame, image, embedding)
+        encoded_at = monotonic()
+        segments = (
+            self._predictor.decode(embedding, prompts)
+            if embedding is not None and prompts
+            else self._predictor.nothing(image.shape[:2])
+        )
+        return segments, identities, encoded_at
+
+    def _everything_settings(self) -> EverythingSettings:
+        values = self._parameters()
+        return EverythingSettings(
+            points_per_side=values.everything_points_per_side,
+            least_predicted_iou=values.everything_min_predicted_iou,
+            least_stability=values.everything_min_stability,
+        )
+
     def _converted(self, frame: Frame) -> tuple[NDArray[np.uint8], mobile_sam.Embedding | None]:
         """Returns the pixels, and the embedding if this image was the last one as well."""
         if self._last is not None and self._last[0] is frame:
@@ -122,7 +180,7 @@ class Segmentation:
         return rgb_from_image(frame.message), None
 
     def _prompts(
-        self, job: Job, image_hw: tuple[int, int]
+        self, job: Job, image_hw: tuple[int, int], complain: Callable[[str], None]
     ) -> tuple[list[mobile_sam.Prompt], list[Identity]]:
         """Returns what can be used of the job, and says what cannot."""
         parameters = self._parameters()
@@ -140,15 +198,15 @@ class Segmentation:
                 box = box_from_detection(detection.bbox, image_hw)
                 found.append((mobile_sam.Prompt(box=box), identity))
             except ValueError as error:
-                self._complain(f"{self._topics.detections}: detection {identity.id!r}: {error}")
+                complain(f"{self._topics.detections}: detection {identity.id!r}: {error}")
         for message in job.prompts:
             try:
                 prompt = prompt_from_message(message, image_hw, self._predictor.mask_logits)
                 found.append((prompt, Identity(message.id, message.class_id)))
             except ValueError as error:
-                self._complain(f"{self._topics.prompts}: prompt {message.id!r}: {error}")
+                complain(f"{self._topics.prompts}: prompt {message.id!r}: {error}")
         if len(found) > parameters.max_objects:
-            self._complain(
+            complain(
                 f"{len(found)} objects in one image, parameter max_objects is "
                 f"{parameters.max_objects}: those with the lowest score are left out"
             )

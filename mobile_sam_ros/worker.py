@@ -32,8 +32,11 @@ class Mailbox(Generic[Job]):
         return replaced
 
     def put_order(self, job: Job) -> Job | None:
-        """Leaves an order; returns the oldest one if there were too many."""
+        """Leaves an order; returns the oldest one if there were too many, or this one if the
+        mailbox is closed."""
         with self._changed:
+            if self._closed:
+                return job
             self._orders.append(job)
             lost = self._orders.popleft() if len(self._orders) > _ORDERS else None
             self._changed.notify()
@@ -50,11 +53,14 @@ class Mailbox(Generic[Job]):
             job, self._newest = self._newest, None
             return job
 
-    def close(self) -> None:
-        """Ends all waiting."""
+    def close(self) -> list[Job]:
+        """Ends all waiting; returns the orders that nobody will take any more."""
         with self._changed:
             self._closed = True
+            left = list(self._orders)
+            self._orders.clear()
             self._changed.notify_all()
+        return left
 
 
 class Worker(Generic[Job]):
@@ -72,8 +78,9 @@ class Worker(Generic[Job]):
         while (job := self._mailbox.take()) is not None:
             self._perform(job)
 
-    def stop(self, timeout: float) -> bool:
-        """Takes no more jobs; returns whether the one at work ended within `timeout` seconds."""
-        self._mailbox.close()
+    def stop(self, timeout: float) -> list[Job]:
+        """Takes no more jobs, and gives the one at work `timeout` seconds to end; returns the
+        orders that are left."""
+        left = self._mailbox.close()
         self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return left

@@ -22,7 +22,7 @@ from mobile_sam.checkpoints import WeightsError, load_sam, save_safetensors
 from mobile_sam.modeling import Sam, SamConfig
 from mobile_sam.pictures import PictureError
 from mobile_sam.scenes import draw_scene
-from mobile_sam.training import distill, embeddings
+from mobile_sam.training import distill, embeddings, experiment
 from mobile_sam.training.batches import Batches, index_at
 from mobile_sam.training.distributed import Group
 from mobile_sam.training.embeddings import EmbeddingStore, StoreError, embed
@@ -368,3 +368,17 @@ def test_both_commands_the_second_in_two_processes(
     assert json.loads(trained.config.to_json())["image_size"] == 64
     assert distill.main([*common, "none", "--steps", "0"]) == 1
     assert "steps is 0, the least is 1" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_experiment_ends_with_a_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--minutes", "0.02", "--scenes", "6", "--held-out", "1", "--device", "cpu"]
+    assert experiment.main([str(tmp_path / "run"), *options]) == 0
+    printed = capsys.readouterr().out
+    rows = [line.split("|")[1:-1] for line in printed.splitlines() if line.startswith("| ")]
+    assert [row[0].strip() for row in rows] == ["model", "teacher", "decoupled", "coupled"]
+    sizes = [float(row[1]) for row in rows[1:]]
+    assert sizes[1] == sizes[2] < 0.3 * sizes[0]
+    assert float(rows[1][3]) > 0.5  # the teacher's box

@@ -20,7 +20,7 @@ from mobile_sam_ros.msg import PromptArray, SegmentArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
@@ -31,6 +31,7 @@ OUTPUTS = {
     "mask": Image,
     "labels": Image,
     "overlay": Image,
+    "overlay/compressed": CompressedImage,
     "segments": SegmentArray,
     "detections": Detection2DArray,
 }
@@ -40,8 +41,9 @@ RELIABLE = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
 class Peer(Node):
     """Publishes to the node under test and keeps all that it answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, process: Process) -> None:
         super().__init__("peer")
+        self._process = process
         self.executor_ = SingleThreadedExecutor()
         self.executor_.add_node(self)
         self.received: dict[str, list[Any]] = {}
@@ -50,11 +52,11 @@ class Peer(Node):
         self.prompts = self.create_publisher(PromptArray, "prompts", RELIABLE)
         self.listen("/diagnostics", DiagnosticArray)
 
-    def listen(self, name: str, kind: Any = None) -> list[Any]:
+    def listen(self, name: str, kind: Any = None, qos: QoSProfile = RELIABLE) -> list[Any]:
         """Subscribes to an output of the node (or a topic with a slash before it)."""
         topic = name if name.startswith("/") else f"/sam/{name}"
         kept = self.received.setdefault(name, [])
-        self.create_subscription(kind or OUTPUTS[name], topic, kept.append, RELIABLE)
+        self.create_subscription(kind or OUTPUTS[name], topic, kept.append, qos)
         return kept
 
     def wait(self, condition: Callable[[], Any], what: str, seconds: float = 45.0) -> Any:
@@ -65,6 +67,8 @@ class Peer(Node):
             if value:
                 return value
             self.executor_.spin_once(timeout_sec=0.05)
+            if self._process.process.poll() is not None:
+                raise AssertionError(f"the node has ended:\n{self._process.log.read_text()}")
         raise AssertionError(f"after {seconds} s still not: {what}")
 
     def spin_for(self, seconds: float) -> None:
@@ -171,8 +175,8 @@ def box_detection(
 ) -> Detection2D:
     """A detection of class "thing" with a box x_min, y_min, x_max, y_max."""
     bbox = BoundingBox2D(size_x=float(box[2] - box[0]), size_y=float(box[3] - box[1]))
-    bbox.center.position.x = (box[0] + box[2]) / 2
-    bbox.center.position.y = (box[1] + box[3]) / 2
+    bbox.center.position.x = float(box[0] + box[2]) / 2
+    bbox.center.position.y = float(box[1] + box[3]) / 2
     hypothesis = ObjectHypothesisWithPose()
     hypothesis.hypothesis.class_id = "thing"
     hypothesis.hypothesis.score = score
@@ -195,7 +199,7 @@ def pixels(message: Image) -> np.ndarray:
 def peer(process: Process) -> Iterator[Peer]:
     """A peer of a node process."""
     rclpy.init(domain_id=process.domain)
-    node = Peer()
+    node = Peer(process)
     try:
         yield node
     finally:

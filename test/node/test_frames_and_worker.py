@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from threading import Event
+from time import monotonic
 
 import pytest
 from sensor_msgs.msg import Image
@@ -79,9 +80,12 @@ def test_worker_stops_in_time_even_if_its_job_lasts() -> None:
     worker = Worker(mailbox, perform)
     mailbox.put_newest(1)
     assert begun.wait(10)
-    assert not worker.stop(0.01)
+    mailbox.put_order(2)
+    begin = monotonic()
+    assert worker.stop(0.01) == [2]  # for those who wait for it
+    assert monotonic() - begin < 5
+    assert mailbox.put_order(3) == 3
     go_on.set()
-    assert worker.stop(10)
 
 
 def test_alike_messages_are_said_once_and_others_at_once() -> None:
