@@ -99,10 +99,16 @@ class Peer(Node):
 class Process:
     """The node under test, as users run it."""
 
-    def __init__(self, log: Path, parameters: dict[str, Any], remaps: dict[str, str]) -> None:
+    def __init__(
+        self, log: Path, parameters: dict[str, Any], remaps: dict[str, str], reliable: bool
+    ) -> None:
         self.log = log
         self.domain = free_domain()
         command = [sys.executable, "-m", "mobile_sam_ros.sam_node", "--ros-args"]
+        # Best effort, a first image may be lost while the node's side of the connection is not up
+        # yet, which nothing tells; under load that happens.
+        for topic in ("/image", "/image/compressed") if reliable else ():
+            command += ["-p", f"qos_overrides.{topic}.subscription.reliability:=reliable"]
         for name, value in parameters.items():
             command += ["-p", f"{name}:={value}"]
         for name, value in remaps.items():
@@ -139,10 +145,10 @@ class Process:
 
 @contextmanager
 def running(
-    log: Path, remaps: dict[str, str] | None = None, **parameters: Any
+    log: Path, remaps: dict[str, str] | None = None, reliable: bool = True, **parameters: Any
 ) -> Iterator[Process]:
-    """Runs a node; it is gone afterwards, whatever happens."""
-    node = Process(log, parameters, remaps or {})
+    """Runs a node; it is gone afterwards, whatever happens. `reliable`: also the images it gets."""
+    node = Process(log, parameters, remaps or {}, reliable)
     try:
         yield node
     finally:

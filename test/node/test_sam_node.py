@@ -22,6 +22,7 @@ from graph import (
     scene_image,
 )
 from mobile_sam_ros.msg import Prompt, PromptArray, PromptPoint
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
@@ -434,6 +435,26 @@ def test_silence_is_explained(tmp_path: Path) -> None:
                 "diagnostics that say so",
             )[0]
             assert status.level == b"\x01"
+
+
+def test_images_are_best_effort_unless_told_otherwise(tmp_path: Path) -> None:
+    """REP 2003; a camera of either kind is heard, and of a stream enough arrives."""
+    with running(tmp_path / "log", reliable=False, stale_after=0.0) as node, peer(node) as graph:
+        camera = graph.create_publisher(
+            Image, "image", QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        )
+        kept = graph.listen("segments")
+        graph.stands(camera)
+        (mine,) = graph.get_subscriptions_info_by_topic("/image")
+        assert mine.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+        for _ in range(100):
+            stamp = stamps()
+            camera.publish(scene_image(0, stamp))
+            graph.detections.publish(detections(stamp, box_detection(object_box(0))))
+            graph.spin_for(0.1)
+            if len(kept) >= 3:
+                break
+        assert len(kept) >= 3
 
 
 def test_compressed_images(tmp_path: Path) -> None:
