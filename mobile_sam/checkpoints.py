@@ -224,9 +224,21 @@ def read_checkpoint(path: Path) -> tuple[SamConfig, dict[str, Tensor]]:
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         cause = str(error).strip().split("\n")[0]
         raise WeightsError(f"{path}: not a checkpoint that can be read safely: {cause}") from error
+    state = _unwrapped(state)
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsError(f"{path}: not a table of tensors")
     return MOBILE_SAM, convert_official(state)
+
+
+def _unwrapped(state: object) -> object:
+    """Returns the table of tensors in what training scripts save: it may lie beside an optimizer's
+    state, and its names may begin as DistributedDataParallel has them."""
+    for key in ("model", "state_dict"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if isinstance(state, Mapping) and all(str(name).startswith("module.") for name in state):
+        return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return state
 
 
 def _mismatches(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterable[str]:

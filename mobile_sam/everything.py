@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torchvision.ops import nms
 
 from mobile_sam.modeling import MULTI, SINGLE
-from mobile_sam.predictor import Predictor
+from mobile_sam.predictor import Embedding, Predictor
 from mobile_sam.prompts import Prompt
 from mobile_sam.segments import Segments, concatenate, tight_box
 
@@ -134,31 +134,16 @@ def segment_everything(
         embedding = predictor.encode(image[y0:y1, x0:x1])
         found = []
         for batch in _batches(prompts, settings.prompts_per_batch):
-            masks = SINGLE if boxes is not None else MULTI
-            logits, iou = predictor.logits(embedding, batch, masks)
-            each = torch.arange(len(batch)).repeat_interleave(iou.shape[1])
-            logits, iou = logits.flatten(0, 1), iou.flatten()
-            # Before anything of the image's size is computed.
-            least = settings.least_predicted_iou
-            keep = iou > least if least else torch.ones_like(iou, dtype=torch.bool)
-            each = each[keep.cpu()]
-            segments = predictor.segments(
-                logits[keep], iou[keep], embedding, settings.stability_offset
-            )
-            of_batch = Everything(
-                segments, tuple(batch[i] for i in each), np.tile(np.array(crop), (len(each), 1))
-            )
-            stable = (segments.area > 0) & (segments.stability >= settings.least_stability)
-            whole = ~_cut_off(segments.boxes, crop, (height, width))
-            found.append(of_batch.take(np.flatnonzero(stable & whole)))
+            candidates = _candidates(predictor, embedding, batch, boxes is None, settings)
+            whole = ~_cut_off(candidates.segments.boxes, crop, (height, width))
+            found.append(candidates.take(np.flatnonzero(whole)))
             done += len(batch)
             if progress is not None:
                 progress(done, total)
         of_crop = _joined(found, predictor, (y1 - y0, x1 - x0))
-        kept = of_crop.take(
-            _suppress(of_crop.segments.boxes, of_crop.segments.predicted_iou, settings.box_nms)
-        )
-        parts.append(_in_whole_image(kept, x0, y0, (height, width)))
+        scores = of_crop.segments.predicted_iou
+        kept = of_crop.take(_suppress(of_crop.segments.boxes, scores, settings.box_nms))
+        parts.append(_in_whole_image(kept, crop, (height, width)))
     result = _joined(parts, predictor, (height, width))
     if len(parts) > 1:
         x0, y0, x1, y1 = result.crop_boxes.T
@@ -208,6 +193,31 @@ def _batches(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]
         yield prompts[begin : begin + size]
 
 
+def _candidates(
+    predictor: Predictor,
+    embedding: Embedding,
+    prompts: Sequence[Prompt],
+    ambiguous: bool,
+    settings: EverythingSettings,
+) -> Everything:
+    """Returns the masks of some prompts that are good enough, in the crop's own pixels."""
+    logits, iou = predictor.logits(embedding, prompts, MULTI if ambiguous else SINGLE)
+    prompt_of = torch.arange(len(prompts)).repeat_interleave(iou.shape[1])
+    logits, iou = logits.flatten(0, 1), iou.flatten()
+    # Before anything of the image's size is computed.
+    least = settings.least_predicted_iou
+    keep = iou > least if least else torch.ones_like(iou, dtype=torch.bool)
+    segments = predictor.segments(logits[keep], iou[keep], embedding, settings.stability_offset)
+    height, width = embedding.image_size
+    found = Everything(
+        segments,
+        tuple(prompts[i] for i in prompt_of[keep.cpu()]),
+        np.tile(np.array([0, 0, width, height]), (len(segments), 1)),
+    )
+    stable = (segments.area > 0) & (segments.stability >= settings.least_stability)
+    return found.take(np.flatnonzero(stable))
+
+
 def _joined(
     parts: Sequence[Everything], predictor: Predictor, image_size: tuple[int, int]
 ) -> Everything:
@@ -220,14 +230,22 @@ def _joined(
     )
 
 
-def _in_whole_image(found: Everything, x: int, y: int, image_size: tuple[int, int]) -> Everything:
+def _in_whole_image(
+    found: Everything, crop: Sequence[int], image_size: tuple[int, int]
+) -> Everything:
+    """Returns what was found in a crop in pixels of the whole image."""
+    x, y = crop[:2]
+
     def shifted(prompt: Prompt) -> Prompt:
         if prompt.points is None or (x, y) == (0, 0):
             return prompt
         return Prompt(points=prompt.points + np.array([x, y], np.float32))
 
-    prompts = tuple(shifted(prompt) for prompt in found.prompts)
-    return Everything(found.segments.shifted(x, y, image_size), prompts, found.crop_boxes)
+    return Everything(
+        found.segments.shifted(x, y, image_size),
+        tuple(shifted(prompt) for prompt in found.prompts),
+        np.tile(np.array(crop), (len(found), 1)),
+    )
 
 
 def _cut_off(

@@ -4,6 +4,7 @@ import contextlib
 import io
 import types
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,3 +139,19 @@ def test_prompts_of_all_kinds_in_one_batch(ours: Predictor) -> None:
 def test_conversion_leaves_nothing_out(upstream: types.SimpleNamespace, ours: Predictor) -> None:
     converted = convert_official(upstream.model.state_dict())
     assert converted.keys() == ours.model.state_dict().keys()
+
+
+def test_checkpoints_of_training_scripts_are_the_same_model(
+    upstream: types.SimpleNamespace, ours: Predictor, tmp_path: Path
+) -> None:
+    state = upstream.model.state_dict()
+    for number, wrapped in enumerate(
+        (
+            {"model": state, "epoch": 3},
+            {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}},
+        )
+    ):
+        path = tmp_path / f"{number}.pt"
+        torch.save(wrapped, path)
+        loaded = load_sam(path).state_dict()
+        assert all(torch.equal(t, loaded[n]) for n, t in ours.model.state_dict().items())
