@@ -42,6 +42,8 @@ COUNTERS = {
     "frames/dropped/bad": "images that could not be read, or on which the model failed",
     "frames/dropped/unused": "images not segmented because no output had a subscriber",
     "detections/unmatched": "Detection2DArray messages without an image of their stamp",
+    "depth/missing": "images with 3-D outputs wanted, without depth of their stamp or camera_info",
+    "depth/bad": "depth images or camera_info that could not be used",
 }
 
 WINDOW_S = 5.0

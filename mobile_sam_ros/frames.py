@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import Generic, Protocol, TypeVar
 
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -29,13 +30,24 @@ class Frame:
         return nanoseconds(self.message.header.stamp)
 
 
-class FrameRing:
-    """The last `capacity` frames. Used by the executor's thread alone."""
+class Stamped(Protocol):
+    """What has a stamp, in nanoseconds."""
+
+    @property
+    def stamp(self) -> int:
+        """The stamp."""
+
+
+Kept = TypeVar("Kept", bound=Stamped)
+
+
+class FrameRing(Generic[Kept]):
+    """The last `capacity` frames. Added to by one thread; any may look."""
 
     def __init__(self, capacity: int) -> None:
-        self._frames: deque[Frame] = deque(maxlen=capacity)
+        self._frames: deque[Kept] = deque(maxlen=capacity)
 
-    def add(self, frame: Frame) -> None:
+    def add(self, frame: Kept) -> None:
         """Keeps a frame; the oldest one goes.
 
         A stamp far behind the newest one means that time was set back, as when a bag begins
@@ -45,13 +57,14 @@ class FrameRing:
             self._frames.clear()
         self._frames.append(frame)
 
-    def newest(self) -> Frame | None:
+    def newest(self) -> Kept | None:
         """Returns the frame that came last."""
-        return self._frames[-1] if self._frames else None
+        frames = list(self._frames)  # at once: another thread may add meanwhile
+        return frames[-1] if frames else None
 
-    def find(self, stamp: int, slop: int) -> Frame | None:
+    def find(self, stamp: int, slop: int) -> Kept | None:
         """Returns the frame of `stamp`, or the nearest one at most `slop` away (nanoseconds)."""
-        nearest = min(self._frames, key=lambda frame: abs(frame.stamp - stamp), default=None)
+        nearest = min(list(self._frames), key=lambda frame: abs(frame.stamp - stamp), default=None)
         if nearest is None or abs(nearest.stamp - stamp) > slop:
             return None
         return nearest

@@ -11,11 +11,13 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from vision_msgs.msg import (
     Detection2D,
     Detection2DArray,
+    Detection3D,
+    Detection3DArray,
     LabelInfo,
     ObjectHypothesisWithPose,
     VisionClass,
@@ -30,6 +32,7 @@ from mobile_sam_ros.conversions import (
     region_message,
 )
 from mobile_sam_ros.msg import Segment, SegmentArray
+from mobile_sam_ros.point_cloud import Solid, cloud_message
 
 _TYPES = {
     "mask": Image,
@@ -38,7 +41,10 @@ _TYPES = {
     "overlay/compressed": CompressedImage,
     "segments": SegmentArray,
     "detections": Detection2DArray,
+    "points": PointCloud2,
+    "detections_3d": Detection3DArray,
 }
+THREE_D = {"points", "detections_3d"}
 _JPEG_QUALITY = 85
 # Reliable, so that subscribers of either kind match (REP 2003).
 _QOS = QoSProfile(
@@ -100,6 +106,7 @@ class Outputs:
         segments: mobile_sam.Segments,
         identities: Sequence[Identity],
         alpha: float,
+        objects: Sequence[Solid] | None = None,
     ) -> None:
         """Publishes the outputs named in `wanted`.
 
@@ -110,6 +117,7 @@ class Outputs:
             segments: N objects.
             identities: N, in the same order.
             alpha: of the overlay.
+            objects: in three dimensions; None where there is no depth.
         """
         messages: dict[str, object] = {}
         if wanted & {"mask", "labels", "overlay", "overlay/compressed"}:
@@ -131,6 +139,10 @@ class Outputs:
             messages["segments"] = segments_message(header, image.shape[:2], segments, identities)
         if "detections" in wanted:
             messages["detections"] = detections_message(header, segments, identities)
+        if objects is not None and "points" in wanted:
+            messages["points"] = cloud_message(header, objects)
+        if objects is not None and "detections_3d" in wanted:
+            messages["detections_3d"] = detections_3d_message(header, objects, identities)
         # Before the labels that it explains.
         names = [identity.class_id or identity.id for identity in identities]
         if names != self._names:
@@ -191,4 +203,25 @@ def detections_message(
                 id=identity.id,
             )
         )
+    return result
+
+
+def detections_3d_message(
+    header: Header, objects: Sequence[Solid], identities: Sequence[Identity]
+) -> Detection3DArray:
+    """Returns upright boxes around what is seen of the objects, and their mean as their place."""
+    result = Detection3DArray(header=header)
+    for solid in objects:
+        identity = identities[solid.label - 1]
+        hypothesis = ObjectHypothesisWithPose()
+        hypothesis.hypothesis.class_id = identity.class_id
+        hypothesis.hypothesis.score = identity.score
+        place = hypothesis.pose.pose.position
+        place.x, place.y, place.z = (float(v) for v in solid.points.mean(axis=0))
+        detection = Detection3D(header=header, results=[hypothesis], id=identity.id)
+        low, high = solid.minimum, solid.maximum
+        centre, size = detection.bbox.center.position, detection.bbox.size
+        centre.x, centre.y, centre.z = (float(v) for v in (low + high) / 2)
+        size.x, size.y, size.z = (float(v) for v in high - low)
+        result.detections.append(detection)
     return result

@@ -71,6 +71,11 @@ class Parameters:
         "Seconds after its arrival when an image is no longer worth segmenting; 0: never.",
         limits=(0.0, 3600.0),
     )
+    depth_slop: float = _parameter(
+        0.02,
+        "Seconds that the stamp of a depth image may differ from the image's, if none is equal.",
+        limits=(0.0, 10.0),
+    )
     min_score: float = _parameter(
         0.0, "Detections with a lower score are ignored.", limits=(0.0, 1.0)
     )

@@ -18,13 +18,14 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
 from vision_msgs.msg import Detection2DArray
 
 import mobile_sam
 from mobile_sam_ros import diagnostics, parameters
 from mobile_sam_ros.conversions import nanoseconds
+from mobile_sam_ros.depth import DepthFrame
 from mobile_sam_ros.frames import Frame, FrameRing
 from mobile_sam_ros.interrupts import interrupt_once
 from mobile_sam_ros.msg import PromptArray
@@ -51,7 +52,9 @@ class SamNode(LifecycleNode):
         self.add_post_set_parameters_callback(self._take_parameters)
         self._statistics = diagnostics.Statistics()
         self._complain = Throttle(self.get_logger().error)
-        self._frames = FrameRing(self.values.frame_buffer)
+        self._frames: FrameRing[Frame] = FrameRing(self.values.frame_buffer)
+        self._depths: FrameRing[DepthFrame] = FrameRing(self.values.frame_buffer)
+        self._camera_info: CameraInfo | None = None
         self._store = PromptStore()
         self._early: deque[Detection2DArray | PromptArray] = deque(maxlen=_EARLY)
         self._detector_seen = -_DETECTOR_SECONDS
@@ -94,7 +97,7 @@ class SamNode(LifecycleNode):
         """Listens and works."""
         assert self._predictor is not None and self._outputs is not None
         image = self.resolve_topic_name(self._image_name)
-        names = [self.resolve_topic_name(name) for name in ("detections", "prompts")]
+        names = [self.resolve_topic_name(name) for name in ("detections", "prompts", "depth")]
         segmentation = Segmentation(
             self._predictor,
             self._outputs,
@@ -102,6 +105,7 @@ class SamNode(LifecycleNode):
             lambda: self.values,
             Topics(image, *names),
             self._complain,
+            self._depth_of,
         )
         self._mailbox = Mailbox()
         self._worker = Worker(self._mailbox, segmentation.perform)
@@ -117,6 +121,8 @@ class SamNode(LifecycleNode):
             (PromptArray, "prompts", self._on_prompts, 10),
             (PointStamped, "clicked_point", self._on_clicked_point, 10),
             (Point, mouse, self._on_click, 10),
+            (Image, "depth", self._on_depth, newest),
+            (CameraInfo, "camera_info", self._on_camera_info, newest),
         ):
             options = QoSOverridingOptions.with_default_policies()
             self._inputs.append(
@@ -210,6 +216,19 @@ class SamNode(LifecycleNode):
     def _on_click(self, point: Point) -> None:
         prompts = [point_prompt(point, _CLICK)]
         self._on_prompts(PromptArray(mode=PromptArray.UNTIL_CLEARED, prompts=prompts))
+
+    def _on_depth(self, message: Image) -> None:
+        self._depths.add(DepthFrame(message))
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        self._camera_info = message
+
+    def _depth_of(self, stamp: int) -> tuple[Image, CameraInfo] | None:
+        """Returns depth and calibration for the image of a stamp; called on the worker's thread."""
+        found = self._depths.find(stamp, int(self.values.depth_slop * 1e9))
+        if found is None or self._camera_info is None:
+            return None
+        return found.message, self._camera_info
 
     def _slop(self) -> int:
         return int(self.values.match_slop * 1e9)

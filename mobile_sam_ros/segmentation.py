@@ -10,18 +10,20 @@ from time import monotonic
 import numpy as np
 import rclpy
 from numpy.typing import NDArray
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vision_msgs.msg import Detection2D
 
 import mobile_sam
 from mobile_sam.everything import EverythingSettings, segment_everything
 from mobile_sam_ros.conversions import box_from_detection, rgb_from_compressed, rgb_from_image
+from mobile_sam_ros.depth import camera_from_info, metres_from_image
 from mobile_sam_ros.diagnostics import Statistics
 from mobile_sam_ros.frames import Frame
 from mobile_sam_ros.msg import Prompt as PromptMessage
 from mobile_sam_ros.msg import SegmentArray
-from mobile_sam_ros.outputs import Identity, Outputs, segments_message
+from mobile_sam_ros.outputs import THREE_D, Identity, Outputs, segments_message
 from mobile_sam_ros.parameters import Parameters
+from mobile_sam_ros.point_cloud import Solid, solids
 from mobile_sam_ros.prompts import prompt_from_message
 
 # Takes the segments, or None and why there are none.
@@ -53,6 +55,11 @@ class Topics:
     image: str
     detections: str
     prompts: str
+    depth: str
+
+
+# Depth image and calibration for the image of a stamp, or None where one is missing.
+DepthSource = Callable[[int], tuple[Image, CameraInfo] | None]
 
 
 class Segmentation:
@@ -66,6 +73,7 @@ class Segmentation:
         parameters: Callable[[], Parameters],
         topics: Topics,
         complain: Callable[[str], None],
+        depth: DepthSource,
     ) -> None:
         self._predictor = predictor
         self._outputs = outputs
@@ -73,6 +81,7 @@ class Segmentation:
         self._parameters = parameters
         self._topics = topics
         self._complain = complain
+        self._depth = depth
         self._last: tuple[Frame, NDArray[np.uint8], mobile_sam.Embedding | None] | None = None
 
     def perform(self, job: Job) -> None:
@@ -128,7 +137,8 @@ class Segmentation:
         segments, identities, encoded_at = self._segments(job, image, embedding, self._complain)
         times += [encoded_at, monotonic()]
         alpha = self._parameters().overlay_alpha
-        self._outputs.publish(wanted, header, image, segments, identities, alpha)
+        objects = self._objects(job.frame, image, segments) if wanted & THREE_D else None
+        self._outputs.publish(wanted, header, image, segments, identities, alpha, objects)
         times.append(monotonic())
         spans = dict(
             zip(("convert", "encode", "decode", "publish"), np.diff(times).tolist(), strict=True)
@@ -162,6 +172,23 @@ class Segmentation:
             else self._predictor.nothing(image.shape[:2])
         )
         return segments, identities, encoded_at
+
+    def _objects(
+        self, frame: Frame, image: NDArray[np.uint8], segments: mobile_sam.Segments
+    ) -> list[Solid] | None:
+        """Returns the objects in three dimensions, or None and counts why not."""
+        found = self._depth(frame.stamp)
+        if found is None:
+            self._statistics.count("depth/missing")
+            return None
+        try:
+            depth = metres_from_image(found[0], image.shape[:2])
+            camera = camera_from_info(found[1]).scaled(image.shape[:2])
+        except ValueError as error:
+            self._statistics.count("depth/bad")
+            self._complain(f"{self._topics.depth}: {error}")
+            return None
+        return solids(segments, image, depth, camera)
 
     def _everything_settings(self) -> EverythingSettings:
         values = self._parameters()

@@ -1,0 +1,98 @@
+"""Depth images and camera calibrations: from messages to metres and rays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, Image
+
+from mobile_sam_ros.conversions import BadMessage, nanoseconds
+
+# REP 118: metres as 32-bit floats with NaN where nothing is known, or millimetres as 16-bit
+# integers with 0 there. The encoding says which, never a parameter.
+_UNITS: dict[str, tuple[type, float]] = {
+    "32FC1": (np.float32, 1.0),
+    "16UC1": (np.uint16, 0.001),
+    "mono16": (np.uint16, 0.001),
+}
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera without distortion, in pixels of an image of `size` (height, width)."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    size: tuple[int, int]
+
+    def scaled(self, size: tuple[int, int]) -> Camera:
+        """Returns the same camera for an image of another size."""
+        down, across = size[0] / self.size[0], size[1] / self.size[1]
+        # The centre of the first pixel is 0, so that the corner is at -0.5.
+        cx, cy = (self.cx + 0.5) * across - 0.5, (self.cy + 0.5) * down - 0.5
+        return Camera(self.fx * across, self.fy * down, cx, cy, size)
+
+
+def camera_from_info(message: CameraInfo) -> Camera:
+    """Returns the camera of a rectified image: by P, or by K where P is empty.
+
+    Raises:
+        BadMessage: without focal lengths or size, as of a camera that is not calibrated.
+    """
+    p, k = message.p, message.k
+    fx, fy, cx, cy = (p[0], p[5], p[2], p[6]) if p[0] else (k[0], k[4], k[2], k[5])
+    if not (np.isfinite([fx, fy, cx, cy]).all() and fx > 0 and fy > 0):
+        raise BadMessage(f"camera_info has focal lengths {fx:g} and {fy:g}: not calibrated?")
+    if not (message.height and message.width):
+        raise BadMessage(f"camera_info has size {message.width}x{message.height}")
+    return Camera(fx, fy, cx, cy, (message.height, message.width))
+
+
+def metres_from_image(message: Image, size: tuple[int, int]) -> NDArray[np.float32]:
+    """Returns depth in metres, float32 (H, W) of `size`, NaN where it is not known.
+
+    A depth image of another size is taken to show the same as the image, and each pixel gets the
+    depth of the nearest one: a mean would lie between two objects.
+
+    Raises:
+        BadMessage: an encoding that REP 118 does not have, or fewer data than it needs.
+    """
+    if message.encoding not in _UNITS:
+        known = ", ".join(_UNITS)
+        raise BadMessage(f"depth has encoding {message.encoding!r}, not one of {known} (REP 118)")
+    kind, unit = _UNITS[message.encoding]
+    dtype = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
+    row = message.width * dtype.itemsize
+    if not (message.height and message.width) or message.step < row:
+        raise BadMessage(f"depth has size {message.width}x{message.height} and step {message.step}")
+    needed = message.height * message.step
+    if len(message.data) < needed:
+        raise BadMessage(
+            f"depth has {len(message.data)} bytes of data, but height {message.height} times step "
+            f"{message.step} is {needed}"
+        )
+    rows = np.frombuffer(message.data, np.uint8, needed).reshape(message.height, message.step)
+    depth = np.ascontiguousarray(rows[:, :row]).view(dtype).astype(np.float32)
+    if unit != 1:
+        depth *= np.float32(unit)
+    depth[~(np.isfinite(depth) & (depth > 0))] = np.nan
+    if depth.shape != size:
+        depth = cv2.resize(depth, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return depth
+
+
+@dataclass(frozen=True, eq=False)
+class DepthFrame:
+    """A depth image as it came; `FrameRing` keeps it by its stamp."""
+
+    message: Image
+
+    @property
+    def stamp(self) -> int:
+        """The stamp, in nanoseconds."""
+        return nanoseconds(self.message.header.stamp)
