@@ -142,10 +142,13 @@ def mask_from_image(message: Image, image_hw: tuple[int, int]) -> NDArray[np.boo
 # --- Boxes ----------------------------------------------------------------------------------
 
 
-def box_from_detection(box: BoundingBox2D, image_hw: tuple[int, int]) -> NDArray[np.float32]:
+def box_from_detection(
+    box: BoundingBox2D, image_hw: tuple[int, int], padding: float = 0.0
+) -> NDArray[np.float32]:
     """Returns a detection's box within the image: float32 x_min, y_min, x_max, y_max.
 
-    Of a rotated box, the upright one around it.
+    Of a rotated box, the upright one around it. Each side is moved outwards by `padding` times
+    the upright box's size.
 
     Raises:
         BadMessage: not finite, of no size, or wholly outside.
@@ -161,6 +164,7 @@ def box_from_detection(box: BoundingBox2D, image_hw: tuple[int, int]) -> NDArray
     reach = 0.5 * np.array(
         [box.size_x * cosine + box.size_y * sine, box.size_x * sine + box.size_y * cosine]
     )
+    reach *= 1 + 2 * padding
     height, width = image_hw
     low = np.maximum(values[:2] - reach, 0)
     high = np.minimum(values[:2] + reach, (width, height))

@@ -79,6 +79,14 @@ class Parameters:
     min_score: float = _parameter(
         0.0, "Detections with a lower score are ignored.", limits=(0.0, 1.0)
     )
+    classes: str = _parameter(
+        "", "Classes of detections that count, separated by commas; empty: all of them."
+    )
+    box_padding: float = _parameter(
+        0.0,
+        "Share of its size by which each side of a detection's box is moved outwards.",
+        limits=(0.0, 1.0),
+    )
     max_objects: int = _parameter(
         64, "Objects an image at most; those with the highest score stay.", limits=(1, 1000)
     )

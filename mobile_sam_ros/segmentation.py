@@ -211,6 +211,7 @@ class Segmentation:
     ) -> tuple[list[mobile_sam.Prompt], list[Identity]]:
         """Returns what can be used of the job, and says what cannot."""
         parameters = self._parameters()
+        classes = {name.strip() for name in parameters.classes.split(",") if name.strip()}
         found: list[tuple[mobile_sam.Prompt, Identity]] = []
         for index, detection in enumerate(job.detections):
             best = max(detection.results, key=lambda r: r.hypothesis.score, default=None)
@@ -221,8 +222,10 @@ class Segmentation:
             )
             if identity.score < parameters.min_score:
                 continue
+            if classes and identity.class_id not in classes:
+                continue
             try:
-                box = box_from_detection(detection.bbox, image_hw)
+                box = box_from_detection(detection.bbox, image_hw, parameters.box_padding)
                 found.append((mobile_sam.Prompt(box=box), identity))
             except ValueError as error:
                 complain(f"{self._topics.detections}: detection {identity.id!r}: {error}")

@@ -127,3 +127,11 @@ def test_bad_boxes_say_what_is_wrong(box: tuple[float, ...], said: str) -> None:
 def test_boxes_go_out_as_they_came() -> None:
     box = np.array([3, 4, 10, 20], np.float32)
     np.testing.assert_array_equal(box_from_detection(bounding_box_message(box), (80, 100)), box)
+
+
+def test_a_padded_box_grows_on_all_sides_and_stays_in_the_image() -> None:
+    box = BoundingBox2D(size_x=20.0, size_y=10.0)
+    box.center.position.x, box.center.position.y = 30.0, 6.0
+    assert box_from_detection(box, (100, 100)).tolist() == [20, 1, 40, 11]
+    assert box_from_detection(box, (100, 100), 0.1).tolist() == [18, 0, 42, 12]
+    assert box_from_detection(box, (100, 100), 0.5).tolist() == [10, 0, 50, 16]

@@ -437,6 +437,22 @@ def test_silence_is_explained(tmp_path: Path) -> None:
             assert status.level == b"\x01"
 
 
+def test_only_the_chosen_classes_count(tmp_path: Path) -> None:
+    with running(tmp_path / "log", stale_after=0.0, classes="'cup, thing'") as node:
+        with peer(node) as graph:
+            kept = graph.listen("segments")
+            graph.stands()
+            other = box_detection(object_box(0), "other")
+            other.results[0].hypothesis.class_id = "wall"
+            stamp = stamps()
+            graph.images.publish(scene_image(0, stamp))
+            graph.detections.publish(
+                detections(stamp, other, box_detection(object_box(0), "mine"))
+            )
+            graph.wait(lambda: kept, "segments")
+            assert [segment.id for segment in kept[0].segments] == ["mine"]
+
+
 def test_images_are_best_effort_unless_told_otherwise(tmp_path: Path) -> None:
     """REP 2003; a camera of either kind is heard, and of a stream enough arrives."""
     with running(tmp_path / "log", reliable=False, stale_after=0.0) as node, peer(node) as graph:
