@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -173,25 +171,3 @@ def test_weights_and_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert "verified" in capsys.readouterr().out
     assert main(["info"]) == 0
     assert "input: 256 pixels" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_export_then_segment_with_it(tmp_path: Path) -> None:
-    """As a user does, in processes of their own."""
-    pytest.importorskip("onnxscript")
-    pytest.importorskip("onnxruntime")
-    command = [sys.executable, "-m", "mobile_sam.cli"]
-    exported = tmp_path / "onnx"
-    done = subprocess.run([*command, "export", "demo", exported], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert f"{exported / 'decoder.onnx'}: " in done.stdout
-    image = write(tmp_path / "image.png")
-    box = text(tight_box(truth(1)))
-    for name, weights in (("torch", "demo"), ("onnx", str(exported))):
-        subprocess.run(
-            [*command, "segment", image, "--box", box, "--weights", weights,
-             "--output", tmp_path / name],
-            check=True,
-        )  # fmt: skip
-    masks = [read_mask(tmp_path / name / "masks/image_1.png") for name in ("torch", "onnx")]
-    assert np.mean(masks[0] != masks[1]) < 1e-3 and masks[0].any()

@@ -6,13 +6,15 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from mobile_sam import cli
 from mobile_sam.backends import load_backend
-from mobile_sam.checkpoints import WeightsError, load_sam
-from mobile_sam.export import DECODER_FILE, ENCODER_FILE, OPSET, export_onnx
+from mobile_sam.checkpoints import WeightsError
+from mobile_sam.export import DECODER_FILE, ENCODER_FILE, OPSET
 from mobile_sam.predictor import Predictor
 from mobile_sam.prompts import Prompt, batch_prompts
 from mobile_sam.scenes import MovingScene
@@ -28,9 +30,9 @@ BOXES = [tight_box(SCENE.labels == i) for i in (1, 2, 3)]
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo weights as ONNX."""
+    """The demo weights as ONNX, as a user exports them."""
     directory = tmp_path_factory.mktemp("onnx")
-    export_onnx(load_sam("demo"), directory, "demo")
+    assert cli.main(["export", "demo", str(directory)]) == 0
     return directory
 
 
@@ -62,6 +64,20 @@ def test_same_segments(predictors: tuple[Predictor, Predictor]) -> None:
         assert np.abs(found.predicted_iou - wanted.predicted_iou).max() < 1e-4
         assert np.mean(found.masks != wanted.masks) < 1e-4
         assert found.masks.any((1, 2)).all()
+
+
+def test_the_command_line_takes_an_export_for_weights(exported: Path, tmp_path: Path) -> None:
+    image = tmp_path / "image.png"
+    cv2.imwrite(str(image), SCENE.image[..., ::-1])
+    box = ",".join(str(value) for value in BOXES[2])
+    for name, weights in (("torch", "demo"), ("onnx", str(exported))):
+        output = ["--weights", weights, "--output", str(tmp_path / name)]
+        assert cli.main(["segment", str(image), "--box", box, *output]) == 0
+    one, other = (
+        cv2.imread(str(tmp_path / name / "masks/image_1.png"), cv2.IMREAD_UNCHANGED) > 0
+        for name in ("torch", "onnx")
+    )
+    assert np.mean(one != other) < 1e-3 and one.any()
 
 
 def test_the_graph_makes_masks_of_any_size(
