@@ -22,6 +22,7 @@ from mobile_sam_ros.depth import Camera
 _RIM = 1  # pixels of the mask's edge that are left out
 _FLYING = 0.02  # metres from the neighbourhood's median,
 _FLYING_SHARE = 0.03  # or this share of the depth
+_GAP = 0.05  # metres without a point, or this share of the depth, end an object in depth
 _FEWEST = 8  # points that make an object
 
 _POINT = np.dtype(
@@ -90,6 +91,8 @@ def solids(
         if len(rows) < _FEWEST:
             continue
         z = z[rows, columns]
+        together = _together(z)
+        rows, columns, z = rows[together], columns[together], z[together]
         x = (columns + (x0 - camera.cx)) * z / camera.fx
         y = (rows + (y0 - camera.cy)) * z / camera.fy
         points = np.stack([x, y, z], axis=1).astype(np.float32)
@@ -114,6 +117,24 @@ def _steady(depth: NDArray[np.float32]) -> NDArray[np.bool_]:
     with np.errstate(over="ignore"):
         near = np.abs(filled - median) <= np.maximum(_FLYING, _FLYING_SHARE * filled)
     return known & near
+
+
+def _together(depth: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Returns which of some depths, (P,), hang together with their median, without a gap.
+
+    A mask that reaches over the object's edge has some of the wall behind in it, too much for
+    single pixels that fly.
+    """
+    median = float(np.median(depth))
+    width = max(_GAP, _GAP * median)
+    low = float(depth.min())
+    slices = ((depth - low) / width).astype(np.int64)
+    occupied = np.bincount(slices) > 0
+    middle = int((median - low) / width)
+    # With an even number the median may lie between two: it counts as occupied.
+    first = middle - int(np.argmin(np.append(occupied[:middle][::-1], False)))
+    last = middle + int(np.argmin(np.append(occupied[middle + 1 :], False)))
+    return (slices >= first) & (slices <= last)
 
 
 def cloud_message(header: Header, objects: Sequence[Solid]) -> PointCloud2:

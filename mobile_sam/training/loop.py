@@ -161,8 +161,8 @@ def train(
         total=settings.steps,
         initial=step,
         unit="step",
-        mininterval=2,
-        disable=None if group.is_first else True,
+        mininterval=1 if sys.stderr.isatty() else 30,  # a log file is not to be flooded
+        disable=not group.is_first,
     )
     saved_at, bad = time.monotonic(), 0
     shown: dict[str, float] = {}

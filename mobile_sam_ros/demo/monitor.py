@@ -22,6 +22,7 @@ class Monitor(Node):
     def __init__(self) -> None:
         super().__init__("demo")
         self.frames_in = 0
+        self.frames_detected = 0
         self.frames_out = 0
         self.reports = 0  # the SAM node's diagnostics
         self.last_event = monotonic()
@@ -39,6 +40,7 @@ class Monitor(Node):
 
     def _on_detections(self, message: Detection2DArray) -> None:
         self.last_event = monotonic()
+        self.frames_detected += 1
         self._newest_detected = nanoseconds(message.header.stamp)
         if message.detections:
             self._newest_with_objects = self._newest_detected

@@ -21,7 +21,8 @@ from mobile_sam.run_lengths import mask_from_counts
 from mobile_sam.scenes import MovingScene
 from mobile_sam.segments import tight_box
 
-SCENE = MovingScene(11, (240, 320), 5).frame(20)
+# Of the model's own size: upstream scales with Pillow, which differs by a level here and there.
+SCENE = MovingScene(11, (192, 256), 5).frame(20)
 
 
 @pytest.fixture(scope="module")
@@ -107,16 +108,15 @@ def test_same_masks_as_upstream(
         points_per_side=12, **{names[name]: value for name, value in options.items()}
     )
     found = segment_everything(predictor, SCENE.image, settings)
-    wanted = np.stack([mask_from_counts(r["segmentation"]["counts"], (240, 320)) for r in records])
+    wanted = np.stack([mask_from_counts(r["segmentation"]["counts"], (192, 256)) for r in records])
     assert len(wanted) >= 5, "this shows nothing"
-    # Not to the bit: upstream scales with Pillow, ours is off by a level or two here and there.
     assert abs(len(found) - len(wanted)) <= 0.01 * len(wanted)
     iou = pairwise_iou(found.segments.masks, wanted)
     assert (iou.max(axis=0) > 0.99).mean() >= 0.99
     for record, i in zip(records, iou.argmax(axis=0), strict=True):
         segments = found.segments
         assert segments.predicted_iou[i] == pytest.approx(record["predicted_iou"], abs=1e-3)
-        assert segments.stability[i] == pytest.approx(record["stability_score"], abs=1e-2)
+        assert segments.stability[i] == pytest.approx(record["stability_score"], abs=5e-3)
         assert segments.area[i] == pytest.approx(record["area"], rel=0.01)
         x, y, width, height = record["crop_box"]
         assert found.crop_boxes[i].tolist() == [x, y, x + width, y + height]

@@ -169,6 +169,24 @@ def SCENE(size_hw: tuple[int, int] = (240, 320)) -> MovingScene:  # noqa: N802
     return MovingScene(5, size_hw, 3)
 
 
+def stamps() -> int:
+    """A stamp later than all before, like a clock's."""
+    return time.time_ns()
+
+
+def object_mask(index: int) -> np.ndarray:
+    """The largest object in the scene, bool (H, W)."""
+    labels = SCENE().frame(index).labels
+    areas = np.bincount(labels.ravel())
+    return labels == 1 + int(areas[1:].argmax())
+
+
+def object_box(index: int) -> tuple[float, float, float, float]:
+    """Its box."""
+    rows, columns = np.nonzero(object_mask(index))
+    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+
+
 def header(stamp: int, frame_id: str = "camera") -> Header:
     """A header with a stamp in nanoseconds."""
     result = Header(frame_id=frame_id)

@@ -96,6 +96,20 @@ def test_holes_and_flying_pixels_are_left_out() -> None:
     assert (whole.points[:, 2] == np.float32(0.8)).all()
 
 
+def test_what_is_seen_of_the_wall_behind_is_no_part_of_the_object() -> None:
+    """A mask that reaches ten pixels over the edge: far too much for single pixels to fly."""
+    depth, mask = front_of_a_cube(distance=0.8, side=0.2)
+    wide = mask | np.roll(mask, 10, axis=1)
+    (solid,) = solids(segments_of(wide), np.zeros((480, 640, 3), np.uint8), depth, CAMERA)
+    assert np.abs(solid.points[:, 2] - 0.8).max() < 1e-3
+    # An object that goes on in depth without a gap stays whole.
+    columns = np.arange(640)
+    long = np.tile(np.linspace(0.5, 3, 640, dtype=np.float32)[columns], (480, 1))
+    whole = np.ones((480, 640), bool)
+    (solid,) = solids(segments_of(whole), np.zeros((480, 640, 3), np.uint8), long, CAMERA)
+    assert solid.minimum[2] < 0.52 and solid.maximum[2] > 2.97
+
+
 def test_an_object_without_depth_is_left_out_and_the_others_keep_their_labels() -> None:
     depth, mask = front_of_a_cube(distance=1.0, side=0.2)
     dark = np.zeros_like(mask)

@@ -1,7 +1,6 @@
 """The node as its users see it: a process, topics, and what comes back."""
 
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,13 +15,15 @@ from graph import (
     box_detection,
     detections,
     header,
+    object_box,
+    object_mask,
     peer,
     pixels,
     running,
     scene_image,
+    stamps,
 )
 from mobile_sam_ros.msg import Prompt, PromptArray, PromptPoint
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
@@ -54,24 +55,6 @@ def call(graph: Peer, kind: type, name: str) -> object:
     future = client.call_async(kind.Request())
     graph.wait(future.done, f"an answer of {name}")
     return future.result()
-
-
-def stamps() -> int:
-    """A stamp later than all before, like a clock's."""
-    return time.time_ns()
-
-
-def object_mask(index: int) -> np.ndarray:
-    """The largest object in the scene, bool (H, W)."""
-    labels = SCENE().frame(index).labels
-    areas = np.bincount(labels.ravel())
-    return labels == 1 + int(areas[1:].argmax())
-
-
-def object_box(index: int) -> tuple[float, float, float, float]:
-    """Its box."""
-    rows, columns = np.nonzero(object_mask(index))
-    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
 
 
 def serve(graph: Peer, output: list, index: int = 0) -> None:
@@ -435,42 +418,6 @@ def test_silence_is_explained(tmp_path: Path) -> None:
                 "diagnostics that say so",
             )[0]
             assert status.level == b"\x01"
-
-
-def test_only_the_chosen_classes_count(tmp_path: Path) -> None:
-    with running(tmp_path / "log", stale_after=0.0, classes="'cup, thing'") as node:
-        with peer(node) as graph:
-            kept = graph.listen("segments")
-            graph.stands()
-            other = box_detection(object_box(0), "other")
-            other.results[0].hypothesis.class_id = "wall"
-            stamp = stamps()
-            graph.images.publish(scene_image(0, stamp))
-            graph.detections.publish(
-                detections(stamp, other, box_detection(object_box(0), "mine"))
-            )
-            graph.wait(lambda: kept, "segments")
-            assert [segment.id for segment in kept[0].segments] == ["mine"]
-
-
-def test_images_are_best_effort_unless_told_otherwise(tmp_path: Path) -> None:
-    """REP 2003; a camera of either kind is heard, and of a stream enough arrives."""
-    with running(tmp_path / "log", reliable=False, stale_after=0.0) as node, peer(node) as graph:
-        camera = graph.create_publisher(
-            Image, "image", QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        )
-        kept = graph.listen("segments")
-        graph.stands(camera)
-        (mine,) = graph.get_subscriptions_info_by_topic("/image")
-        assert mine.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
-        for _ in range(100):
-            stamp = stamps()
-            camera.publish(scene_image(0, stamp))
-            graph.detections.publish(detections(stamp, box_detection(object_box(0))))
-            graph.spin_for(0.1)
-            if len(kept) >= 3:
-                break
-        assert len(kept) >= 3
 
 
 def test_compressed_images(tmp_path: Path) -> None:
