@@ -15,7 +15,6 @@ import contextlib
 import datetime
 import io
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -169,7 +168,9 @@ def _print_memory_of(who: str, weights: Path) -> None:
     else:
         ours = Predictor.from_weights(weights, "cpu")
         assert ours.decode(ours.encode(frame), [Prompt(box=b) for b in boxes]).masks.any()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    # Not getrusage: that counts the parent's memory at the fork as well.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    print(next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")))
 
 
 def machine() -> str:
