@@ -3,11 +3,13 @@ or repeated when a training goes on, and processes share the samples without tal
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,27 @@ def index_at(position: int, samples: int, seed: int) -> int:
     """
     epoch, place = divmod(position, samples)
     return int(_order(samples, seed, epoch)[place])
+
+
+def load(
+    dataset: Dataset[Any],
+    batches: Iterable[list[int]],
+    workers: int,
+    collate: Callable[[Any], Any] | None = None,
+) -> Iterator[Any]:
+    """Yields the batches of a dataset, made by so many processes; 0: by this one.
+
+    The processes are begun afresh: one that is forked would wait for OpenCV's threads, which it
+    does not have.
+    """
+    loader = DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        multiprocessing_context="spawn" if workers else None,
+    )
+    return iter(loader)
 
 
 @lru_cache(maxsize=2)

@@ -17,13 +17,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from mobile_sam.checkpoints import WeightsError, load_sam, save_safetensors
 from mobile_sam.modeling import Sam, SamConfig
 from mobile_sam.modeling.sam import normalised
 from mobile_sam.pictures import PictureError
-from mobile_sam.training.batches import Batches, index_at
+from mobile_sam.training.batches import Batches, index_at, load
 from mobile_sam.training.distributed import Group, join
 from mobile_sam.training.embeddings import EmbeddingStore, StoreError
 from mobile_sam.training.loop import LoopSettings, TrainingError, train
@@ -35,9 +35,7 @@ class Lessons(Dataset[tuple[Tensor, Tensor]]):
     """Pictures as the student sees them, uint8 (3, S, S), and what the teacher says of them,
     float16 (C, e, e)."""
 
-    def __init__(
-        self, source: Path, store: EmbeddingStore, image_size: int, seed: int = 0
-    ) -> None:
+    def __init__(self, source: Path, store: EmbeddingStore, image_size: int, seed: int = 0) -> None:
         """Joins pictures and embeddings by the pictures' names, in an order of each epoch's own.
 
         Raises:
@@ -108,7 +106,7 @@ def distill(
 
     def batches(first: int) -> Iterator[tuple[Tensor, Tensor]]:
         order = Batches(batch, first, group.rank, group.size)
-        return iter(DataLoader(lessons, batch_sampler=order, num_workers=workers))
+        return load(lessons, order, workers)
 
     def with_encoder(encoder: nn.Module) -> Sam:
         student.image_encoder.load_state_dict(encoder.image_encoder.state_dict())  # type: ignore[union-attr]

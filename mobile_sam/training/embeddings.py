@@ -25,11 +25,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from mobile_sam.checkpoints import WeightsError
 from mobile_sam.pictures import PictureError
+from mobile_sam.training.batches import load
 from mobile_sam.training.teachers import Teacher, load_teacher
 from mobile_sam.training.unlabelled import PictureFile, SquarePictures, list_pictures
 
@@ -167,18 +167,25 @@ def embed(
     pictures = SquarePictures(files, teacher.image_size)
     device = next(teacher.encoder.parameters()).device
     finished = read_sums(directory)
-    bar = tqdm(total=len(files), unit="picture", disable=None)
-    for number, name in enumerate(shard_names(len(files), per_shard)):
-        rows = range(number * per_shard, min((number + 1) * per_shard, len(files)))
-        if name not in finished:
-            loader = DataLoader(Subset(pictures, rows), batch_size=batch, num_workers=workers)
-            parts = []
-            for pixels in loader:
-                parts.append(teacher.encode(pixels.to(device)).half().cpu())
-                bar.update(len(pixels))
-            _finish_shard(directory, name, torch.cat(parts))
-        else:
-            bar.update(len(rows))
+    missing = {
+        name: list(range(number * per_shard, min((number + 1) * per_shard, len(files))))
+        for number, name in enumerate(shard_names(len(files), per_shard))
+        if name not in finished
+    }
+    chunks = {
+        name: [rows[i : i + batch] for i in range(0, len(rows), batch)]
+        for name, rows in missing.items()
+    }
+    left = sum(len(rows) for rows in missing.values())
+    bar = tqdm(total=len(files), initial=len(files) - left, unit="picture", disable=None)
+    stream = load(pictures, [rows for part in chunks.values() for rows in part], workers)
+    for name, part in chunks.items():
+        embeddings = []
+        for _ in part:
+            pixels = next(stream)
+            embeddings.append(teacher.encode(pixels.to(device)).half().cpu())
+            bar.update(len(pixels))
+        _finish_shard(directory, name, torch.cat(embeddings))
     bar.close()
     return EmbeddingStore(directory)
 

@@ -19,7 +19,6 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from mobile_sam.checkpoints import WeightsError, load_sam, save_safetensors
 from mobile_sam.modeling import DEMO, Sam, SamConfig
@@ -28,7 +27,7 @@ from mobile_sam.predictor import Predictor
 from mobile_sam.prompts import Prompt
 from mobile_sam.segments import tight_box
 from mobile_sam.training.affinity import AffinityHead, affinity_loss
-from mobile_sam.training.batches import Batches
+from mobile_sam.training.batches import Batches, load
 from mobile_sam.training.clicks import random_clicks
 from mobile_sam.training.distributed import Group, join
 from mobile_sam.training.examples import Example, Examples, ExamplesError, open_examples
@@ -125,13 +124,7 @@ def finetune(
 
     def batches(first: int) -> Iterator[Samples]:
         order = Batches(pictures, first, group.rank, group.size)
-        loader = DataLoader(
-            samples,
-            batch_sampler=order,
-            num_workers=workers,
-            collate_fn=collate,
-        )
-        return iter(loader)
+        return load(samples, order, workers, collate)
 
     def save(average: nn.Module, path: Path) -> None:
         save_safetensors(average.sam, path)  # type: ignore[arg-type]
