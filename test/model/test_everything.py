@@ -17,6 +17,7 @@ import torch
 from mobile_sam.checkpoints import load_sam
 from mobile_sam.everything import Everything, EverythingSettings, segment_everything
 from mobile_sam.predictor import Predictor
+from mobile_sam.prompts import Prompt
 from mobile_sam.run_lengths import mask_from_counts
 from mobile_sam.scenes import MovingScene
 from mobile_sam.segments import tight_box
@@ -123,6 +124,20 @@ def test_same_masks_as_upstream(
         prompt = found.prompts[i]
         assert prompt.points is not None
         np.testing.assert_allclose(prompt.points[0], record["point_coords"][0], atol=1e-3)
+
+
+def test_masks_of_the_demo_weights_are_those_of_upstreams_two_resizes(
+    predictor: Predictor, upstream: types.SimpleNamespace
+) -> None:
+    image = MovingScene(11, (300, 400), 5).frame(0)
+    boxes = [tight_box(image.labels == i) for i in np.unique(image.labels)[1:]]
+    embedding = predictor.encode(image.image)
+    segments = predictor.decode(embedding, [Prompt(box=box) for box in boxes])
+    wanted = upstream.model.postprocess_masks(
+        torch.from_numpy(segments.logits)[:, None], embedding.scaled_size, (300, 400)
+    )
+    for found, mask in zip(segments.masks, wanted[:, 0].numpy() > 0, strict=True):
+        assert mask.sum() > 50 and pairwise_iou(found[None], mask[None])[0, 0] > 0.9995
 
 
 def test_best_first_and_progress(predictor: Predictor) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from mobile_sam import checkpoints
 from mobile_sam.checkpoints import WEIGHTS, WeightsError, git_blob_id, load_sam, save_safetensors
+from mobile_sam.mask_choice import choose_masks
 from mobile_sam.modeling import DEMO, Sam, SamConfig
 from mobile_sam.postprocess import regions_from_logits
 from mobile_sam.predictor import Predictor
@@ -60,6 +61,17 @@ def test_masks_are_those_of_two_bilinear_resizes() -> None:
         lax = np.count_nonzero(values > -1)
         assert stable == pytest.approx(np.count_nonzero(values > 1) / max(lax, 1), abs=1e-3)
     assert regions.crops[2].size == 0 and not regions.boxes[2].any()
+
+
+def test_which_of_the_masks_is_meant() -> None:
+    """The clear one for a clear prompt if it is stable, else the best of the others."""
+    sure = torch.full((16, 16), -8.0)
+    sure[4:12, 4:12] = 8
+    unsure = torch.where(sure > 0, 0.04, -8.0)  # gone if cut a little higher
+    logits = torch.stack([torch.stack([first] + [sure] * 3) for first in (sure, sure, unsure)])
+    iou = torch.tensor([[0.9, 0.1, 0.8, 0.3]] * 3)
+    ambiguous = torch.tensor([False, True, False])
+    assert choose_masks(logits, iou, ambiguous).tolist() == [0, 2, 2]
 
 
 def test_demo_weights_are_what_the_registry_says() -> None:
