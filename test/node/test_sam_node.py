@@ -368,12 +368,13 @@ def test_stale_images_are_dropped_and_the_newest_served(tmp_path: Path) -> None:
         graph.wait(lambda: kept[-1].header.stamp == last, "the last image")
         order = [m.header.stamp.sec * SECOND + m.header.stamp.nanosec for m in kept]
         assert order == sorted(order)
+        # DDS itself keeps the newest image only: what it replaced before the node took it is none
+        # of those that the node counts.
         graph.wait(
-            lambda: graph.number("frames/segmented") + graph.number("frames/dropped/newer") == 21,
-            f"every image counted: {graph.values()}",
+            lambda: graph.number("frames/segmented") == len(kept), "every result is counted"
         )
-        assert graph.number("frames/dropped/newer") > 0
-        assert len(kept) == graph.number("frames/segmented")
+        dropped = graph.number("frames/dropped/newer")
+        assert 0 < dropped <= graph.number("frames/received") - len(kept) <= 21
         assert node.process.poll() is None
 
 
