@@ -5,13 +5,13 @@ Kirillov et al. 2023, arXiv:2304.02643, appendix A, "Training algorithm".
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mobile_sam.modeling import PointLabel
+from mobile_sam.training.samples import inner_point
 
 
 def random_clicks(
@@ -58,7 +58,6 @@ def central_click(
     wrong = found != wanted
     if not wrong.any():
         return None
-    framed = np.pad(wrong, 1).astype(np.uint8)
-    distance = cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(distance.argmax()), wrong.shape)
-    return np.array([x, y], np.float32), int(wanted[y, x])
+    point = inner_point(wrong)
+    x, y = point.astype(int)
+    return point, int(wanted[y, x])
