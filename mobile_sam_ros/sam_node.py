@@ -16,7 +16,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
@@ -109,20 +109,18 @@ class SamNode(LifecycleNode):
         )
         self._mailbox = Mailbox()
         self._worker = Worker(self._mailbox, segmentation.perform)
-        newest = QoSProfile(
-            depth=1,
-            history=qos_profile_sensor_data.history,
-            reliability=qos_profile_sensor_data.reliability,
-        )
+        # Not depth 1: images that come while a callback runs have to reach the ring, where a
+        # detector's answer finds them. Nothing gets late by it: the mailbox takes the newest.
+        sensor_data = qos_profile_sensor_data
         mouse = self.resolve_topic_name("image") + "_mouse_left"
         for kind, name, callback, qos in (
-            (self._image_type, self._image_name, self._on_image, newest),
+            (self._image_type, self._image_name, self._on_image, sensor_data),
             (Detection2DArray, "detections", self._on_detections, 5),
             (PromptArray, "prompts", self._on_prompts, 10),
             (PointStamped, "clicked_point", self._on_clicked_point, 10),
             (Point, mouse, self._on_click, 10),
-            (Image, "depth", self._on_depth, newest),
-            (CameraInfo, "camera_info", self._on_camera_info, newest),
+            (Image, "depth", self._on_depth, sensor_data),
+            (CameraInfo, "camera_info", self._on_camera_info, sensor_data),
         ):
             options = QoSOverridingOptions.with_default_policies()
             self._inputs.append(

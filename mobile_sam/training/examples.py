@@ -56,18 +56,24 @@ class SceneExamples:
     Attributes:
         seed: of the whole row.
         size_hw: height and width, in pixels.
+        landscape: share of the scenes that are less high, down to half, as a camera's pictures
+            are: of them the model sees the padding too.
         count: None, as they never end.
     """
 
     seed: tuple[int, ...]
     size_hw: tuple[int, int]
+    landscape: float = 0.0
     count: int | None = None
 
     def get(self, number: int) -> Example:
         """Returns a scene with at least one object."""
         rng = np.random.default_rng((*self.seed, number))
+        height, width = self.size_hw
+        if self.landscape and rng.random() < self.landscape:
+            height = round(height * rng.uniform(0.5, 1))
         while True:
-            scene = draw_scene(rng, self.size_hw)
+            scene = draw_scene(rng, (height, width))
             areas = np.bincount(scene.labels.ravel())
             large = np.flatnonzero(areas[1:] >= _LEAST_SHARE * scene.labels.size) + 1
             if len(large):
@@ -167,20 +173,23 @@ class LabelExamples:
         return Example(path.name, image, masks)
 
 
-def open_examples(text: str, seed: tuple[int, ...], size_hw: tuple[int, int]) -> Examples:
+def open_examples(
+    text: str, seed: tuple[int, ...], size_hw: tuple[int, int], landscape: float = 0.0
+) -> Examples:
     """Opens what a command line names.
 
     Args:
         text: `scenes`, `coco:FILE.json:IMAGES` or `labels:IMAGES:LABELS`.
         seed: of scenes.
         size_hw: of scenes.
+        landscape: of scenes, see `SceneExamples`.
 
     Raises:
         ExamplesError: none of these, or it cannot be read.
     """
     kind, *parts = text.split(":")
     if kind == "scenes" and not parts:
-        return SceneExamples(seed, size_hw)
+        return SceneExamples(seed, size_hw, landscape)
     if kind == "coco" and len(parts) == 2:
         return CocoExamples(Path(parts[0]), Path(parts[1]))
     if kind == "labels" and len(parts) == 2:

@@ -36,6 +36,7 @@ from mobile_sam.training.losses import sam_loss
 from mobile_sam.training.options import add_loop_options, loop_settings
 from mobile_sam.training.samples import PromptSamples, Samples, collate
 
+_LANDSCAPE = 0.4  # of the scenes
 _SHOWN = 6
 _SHOWN_WIDTH = 320
 
@@ -190,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sam = Sam(SamConfig.from_json(options.config.read_text()) if options.config else DEMO)
         size = sam.config.image_size
         # Scenes are held out from the evaluation by their first number.
-        examples = open_examples(options.data, (1, settings.seed), (size, size))
+        examples = open_examples(options.data, (1, settings.seed), (size, size), _LANDSCAPE)
         group = join(options.device)
         _choose(sam.to(group.device), options.train)
         finetune(

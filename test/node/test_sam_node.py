@@ -117,6 +117,23 @@ def test_detections_go_to_the_image_of_their_stamp(graph: Peer) -> None:
     assert (outside == SCENE().frame(0).image[:, :20]).mean() > 0.9
 
 
+def test_images_that_come_while_the_node_is_busy_are_kept(graph: Peer, node: Process) -> None:
+    """The detector may have been given any of them."""
+    kept = graph.listen("segments")
+    graph.stands()
+    serve(graph, kept)
+    first = stamps()
+    node.process.send_signal(signal.SIGSTOP)
+    for i in range(4):
+        graph.images.publish(scene_image(20 * i, first + i))
+        graph.spin_for(0.1)
+    node.process.send_signal(signal.SIGCONT)
+    graph.detections.publish(detections(first, box_detection(object_box(0))))
+    graph.wait(
+        lambda: [m for m in kept if m.header.stamp == header(first).stamp], "the first image"
+    )
+
+
 def test_detections_before_their_image_wait_for_it(graph: Peer) -> None:
     kept = graph.listen("segments")
     graph.stands()
