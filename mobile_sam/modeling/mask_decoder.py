@@ -83,11 +83,10 @@ class MaskDecoder(nn.Module):
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([own.expand(count, -1, -1), prompt_tokens], dim=1)
         h, w = embedding.shape[-2:]
-        image = (embedding + prompt_map).flatten(2).transpose(1, 2).expand(count, -1, -1)
+        image = (embedding + prompt_map).flatten(2).transpose(1, 2).contiguous()
         tokens, image = self.transformer(
-            image, positions.flatten(2).transpose(1, 2), tokens, seen
+            image.expand(count, -1, -1), positions.flatten(2).transpose(1, 2), tokens, seen
         )
-        fine = self.output_upscaling(image.transpose(1, 2).unflatten(2, (h, w)))
         kernels = torch.stack(
             [
                 head(tokens[:, 1 + i])
@@ -95,5 +94,30 @@ class MaskDecoder(nn.Module):
             ],
             dim=1,
         )
-        logits = (kernels @ fine.flatten(2)).unflatten(2, fine.shape[-2:])
+        logits = self._fine(image).flatten(1, 5) @ kernels.transpose(1, 2)
+        # Row and column of the cell, of the first doubling, of the second; then the mask.
+        logits = logits.unflatten(1, (h, w, 2, 2, 2, 2)).permute(0, 7, 1, 3, 5, 2, 4, 6)
+        logits = logits.flatten(5, 7).flatten(2, 4)
         return logits, self.iou_prediction_head(tokens[:, 0])[:, masks]
+
+    def _fine(self, image: Tensor) -> Tensor:
+        """Doubles the resolution twice: (N, P, dim) to (N, P, 2, 2, 2, 2, dim / 8).
+
+        A transposed convolution of stride 2 and kernel 2 is four products a cell, and a cell's
+        four children stay with it until the logits are there: no map is laid out anew.
+        """
+        first, norm, activation, second, last = self.output_upscaling
+        half = activation(_normed(norm, _children(image, first)))
+        return last(_children(half, second))
+
+
+def _children(x: Tensor, doubling: nn.Module) -> Tensor:
+    """Returns a cell's four children, (..., in) to (..., 2, 2, out), rows before columns."""
+    assert isinstance(doubling, nn.ConvTranspose2d) and doubling.bias is not None
+    weight = doubling.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (2 2 out, in)
+    return F.linear(x, weight, doubling.bias.repeat(4)).unflatten(-1, (2, 2, -1))
+
+
+def _normed(norm: LayerNorm2d, x: Tensor) -> Tensor:
+    """What the norm does, with the channels last."""
+    return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
