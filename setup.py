@@ -30,6 +30,9 @@ EXTRAS = {
         "onnxruntime>=1.18,<2",
         "onnxscript>=0.3,<1",
     ],
+    "openvino": [
+        "openvino>=2024.4,<2027",
+    ],
     "train": [
         "matplotlib>=3.5,<4",
         "tensorboard>=2.15,<3",

@@ -3,8 +3,8 @@
     python benchmarks/against_upstream.py --repeats 7
 
 Upstream is mobilesam-lite from PyPI, used as its documentation says. The weights are random: they
-cost what trained ones cost. The two are measured in turn, so that what else the machine does hits
-both, and medians and their ratio are printed, with the floor that the machine sets: the encoder's
+cost what trained ones cost. All are measured in turn, so that what else the machine does hits
+all, and medians and their ratios are printed, with the floor that the machine sets: the encoder's
 floating point operations at the speed of a large matrix product.
 """
 
@@ -14,19 +14,19 @@ import argparse
 import contextlib
 import datetime
 import io
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from mobile_sam.benchmark import SIZES, Way, interleaved_medians, machine, make_backend, ways
+from mobile_sam.checkpoints import load_sam
 from mobile_sam.everything import EverythingSettings, segment_everything
 from mobile_sam.modeling import MULTI
 from mobile_sam.predictor import Predictor
@@ -34,7 +34,6 @@ from mobile_sam.prompts import Prompt
 from mobile_sam.scenes import MovingScene
 
 _ENCODER_GFLOP = 77.5  # of a 1024 x 1024 input, counted on the graph
-_SIZES = {"640x480": (480, 640), "1280x720": (720, 1280)}
 _GRID = 16
 _KEPT_SHARE = 0.3  # of everything's masks, about as many as pass with trained weights
 _SEED = 3
@@ -42,11 +41,11 @@ _SEED = 3
 
 @dataclass(frozen=True)
 class Task:
-    """The same work, done by both."""
+    """The same work, done by upstream and by each of our ways."""
 
     name: str
     upstream: Callable[[], object]
-    ours: Callable[[], object]
+    ours: Mapping[str, Callable[[], object]]
 
 
 def make_upstream(weights: Path):  # type: ignore[no-untyped-def]
@@ -72,38 +71,43 @@ def boxes_of(size_hw: tuple[int, int], count: int) -> np.ndarray:
 def make_tasks(weights: Path, everything: bool) -> list[Task]:
     """Returns what is measured."""
     package, model = make_upstream(weights)
-    theirs, ours = package.SamPredictor(model), Predictor.from_weights(weights, "cpu")
-    frames = {name: MovingScene(7, size, 6).frame(0).image for name, size in _SIZES.items()}
+    theirs = package.SamPredictor(model)
+    sam = load_sam(weights)
+    # Not the reference: nobody would run it.
+    ours = {str(way): Predictor(make_backend(sam, way)) for way in ways()[1:]}
+    frames = {name: MovingScene(7, size, 6).frame(0).image for name, size in SIZES.items()}
     tasks = [
         Task(
             f"encode {name}",
             lambda f=frame: theirs.set_image(f),  # type: ignore[misc]
-            lambda f=frame: ours.encode(f),  # type: ignore[misc]
+            {way: lambda p=p, f=frame: p.encode(f) for way, p in ours.items()},  # type: ignore[misc]
         )
         for name, frame in frames.items()
     ]
     frame = frames["640x480"]
-    embedding = ours.encode(frame)
     point = np.array([[300.0, 200.0]], np.float32)
-    boxes = boxes_of(_SIZES["640x480"], 8)
+    boxes = boxes_of(SIZES["640x480"], 8)
     # Upstream's way for many boxes: torch tensors in the model's coordinates.
     scaled = theirs.transform.apply_boxes_torch(torch.from_numpy(boxes), frame.shape[:2])
-
+    # All of our ways decode alike.
+    name, decoder = next(iter(ours.items()))
+    embedding = decoder.encode(frame)
+    one, eight = [Prompt(points=point)], [Prompt(box=box) for box in boxes]
     tasks += [
         Task(
             "decode one point, 640x480",
             lambda: theirs.predict(point, np.ones(1), multimask_output=True),
-            lambda: ours.decode(embedding, [Prompt(points=point)]).masks,
+            {name: lambda: decoder.decode(embedding, one).masks},
         ),
         Task(
             "decode 8 boxes, 640x480",
             lambda: theirs.predict_torch(None, None, boxes=scaled, multimask_output=False),
-            lambda: ours.decode(embedding, [Prompt(box=b) for b in boxes], multimask=False).masks,
+            {name: lambda: decoder.decode(embedding, eight, multimask=False).masks},
         ),
     ]
     if everything:
         points = np.random.default_rng(2).uniform(0, 400, (32, 2)).astype(np.float32)
-        _, iou = ours.logits(embedding, [Prompt(points=p[None]) for p in points], MULTI)
+        _, iou = decoder.logits(embedding, [Prompt(points=p[None]) for p in points], MULTI)
         least = min(max(float(iou.quantile(1 - _KEPT_SHARE)), 0.0), 1.0)
         generator = package.SamAutomaticMaskGenerator(
             model,
@@ -119,23 +123,14 @@ def make_tasks(weights: Path, everything: bool) -> list[Task]:
             Task(
                 f"everything, {_GRID}x{_GRID} points, 640x480",
                 lambda: generator.generate(frame),
-                lambda: segment_everything(ours, frame, settings),
+                {
+                    way: lambda p=p: segment_everything(p, frame, settings)  # type: ignore[misc]
+                    for way, p in ours.items()
+                },
             )
         )
     theirs.set_image(frame)
     return tasks
-
-
-def measure(task: Task, repeats: int) -> tuple[float, float]:
-    """Returns the medians, in milliseconds, of upstream and of ours, measured in turn."""
-    times: tuple[list[float], list[float]] = ([], [])
-    task.upstream(), task.ours()  # caches, memory, threads
-    for _ in range(repeats):
-        for run, kept in ((task.upstream, times[0]), (task.ours, times[1])):
-            begin = time.perf_counter()
-            run()
-            kept.append(1000 * (time.perf_counter() - begin))
-    return statistics.median(times[0]), statistics.median(times[1])
 
 
 def matrix_speed() -> float:
@@ -157,8 +152,8 @@ def peak_memory(who: str, weights: Path) -> float:
 
 
 def _print_memory_of(who: str, weights: Path) -> None:
-    frame = MovingScene(7, _SIZES["640x480"], 6).frame(0).image
-    boxes = boxes_of(_SIZES["640x480"], 8)
+    frame = MovingScene(7, SIZES["640x480"], 6).frame(0).image
+    boxes = boxes_of(SIZES["640x480"], 8)
     if who == "upstream":
         package, model = make_upstream(weights)
         predictor = package.SamPredictor(model)
@@ -166,18 +161,12 @@ def _print_memory_of(who: str, weights: Path) -> None:
         scaled = predictor.transform.apply_boxes_torch(torch.from_numpy(boxes), frame.shape[:2])
         predictor.predict_torch(None, None, boxes=scaled, multimask_output=False)
     else:
-        ours = Predictor.from_weights(weights, "cpu")
+        backend, precision = who.split()
+        ours = Predictor(make_backend(load_sam(weights), Way(backend, "cpu", precision)))
         assert ours.decode(ours.encode(frame), [Prompt(box=b) for b in boxes]).masks.any()
     # Not getrusage: that counts the parent's memory at the fork as well.
     lines = Path("/proc/self/status").read_text().splitlines()
     print(next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")))
-
-
-def machine() -> str:
-    """Names the machine."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
-    return f"{model or platform.processor()}, {torch.get_num_threads()} threads"
 
 
 def main() -> int:
@@ -186,7 +175,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--no-everything", action="store_true", help="leave out what takes longest")
     parser.add_argument("--weights", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--memory-of", choices=("upstream", "ours"), help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory_of:
         _print_memory_of(options.memory_of, options.weights)
@@ -195,16 +184,23 @@ def main() -> int:
         weights = Path(directory) / "random.pt"
         tasks = make_tasks(weights, not options.no_everything)
         speed = matrix_speed()
-        print(f"{machine()}, torch {torch.__version__}, {datetime.date.today()}")
+        print(f"{machine()}, {datetime.date.today()}")
         print(f"matrix product: {speed:.0f} GFLOP/s; the encoder at that speed: "
               f"{1000 * _ENCODER_GFLOP / speed:.0f} ms\n")  # fmt: skip
-        print("| task | upstream, ms | ours, ms | ratio |\n|---|---|---|---|")
+        print("| task | way | upstream, ms | ours, ms | ratio |\n|---|---|---|---|---|")
         for task in tasks:
-            theirs, own = measure(task, options.repeats)
-            print(f"| {task.name} | {theirs:.1f} | {own:.1f} | {theirs / own:.2f} |", flush=True)
-        memory = [peak_memory(who, weights) for who in ("upstream", "ours")]
-        print(f"| peak memory, MB | {memory[0]:.0f} | {memory[1]:.0f} | "
-              f"{memory[0] / memory[1]:.2f} |")  # fmt: skip
+            # Everything takes minutes: three rounds say enough.
+            repeats = min(options.repeats, 3) if "everything" in task.name else options.repeats
+            medians = interleaved_medians({"": task.upstream, **task.ours}, repeats)
+            theirs = medians.pop("")
+            for way, own in medians.items():
+                print(f"| {task.name} | {way} | {theirs:.1f} | {own:.1f} | {theirs / own:.2f} |",
+                      flush=True)  # fmt: skip
+        upstream = peak_memory("upstream", weights)
+        for way in ways()[1:]:
+            own = peak_memory(way.backend + " " + way.precision, weights)
+            print(f"| peak memory, MB | {way} | {upstream:.0f} | {own:.0f} | "
+                  f"{upstream / own:.2f} |")  # fmt: skip
     return 0
 
 

@@ -31,6 +31,8 @@ ARGUMENTS = {
     "latency": ("0.05", "Seconds that the detector takes."),
     "weights": ("demo", "Weights by name (demo, mobile_sam) or the path of a checkpoint."),
     "device": ("auto", "Device of torch, as cpu or cuda:0; auto takes a GPU if there is one."),
+    "backend": ("auto", "What runs the model: auto, torch, openvino, onnx or tensorrt."),
+    "precision": ("auto", "Of the image encoder: auto, fp32, bf16 or fp16."),
     "rviz": ("false", "Show images and overlays in RViz."),
 }
 
@@ -60,7 +62,8 @@ def generate_launch_description() -> LaunchDescription:
     sam = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(PathJoinSubstitution([share, "launch", "sam.launch.py"])),
         launch_arguments={
-            name: LaunchConfiguration(name) for name in ("weights", "device")
+            name: LaunchConfiguration(name)
+            for name in ("weights", "device", "backend", "precision")
         }.items(),
     )
     view = Node(

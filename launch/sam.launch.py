@@ -13,6 +13,8 @@ ARGUMENTS = {
     "name": ("sam", "Name of the node."),
     "weights": ("demo", "Weights by name (demo, mobile_sam) or the path of a checkpoint."),
     "device": ("auto", "Device of torch, as cpu or cuda:0; auto takes a GPU if there is one."),
+    "backend": ("auto", "What runs the model: auto, torch, openvino, onnx or tensorrt."),
+    "precision": ("auto", "Of the image encoder: auto, fp32, bf16 or fp16."),
     "image": ("image", "Topic of the images."),
     "image_transport": ("raw", "raw, or compressed for images on <image>/compressed."),
     "detections": ("detections", "Topic of a detector's boxes, vision_msgs/Detection2DArray."),
@@ -44,7 +46,7 @@ def generate_launch_description() -> LaunchDescription:
     value = LaunchConfiguration
     text = {
         name: ParameterValue(value(name), value_type=str)
-        for name in ("weights", "device", "image_transport")
+        for name in ("weights", "device", "backend", "precision", "image_transport")
     }
     flags = {
         name: ParameterValue(value(name), value_type=bool) for name in ("use_sim_time", "autostart")

@@ -48,15 +48,20 @@ class Predictor:
     """Runs a model on images and prompts."""
 
     def __init__(self, model: Backend) -> None:
-        """Takes a model in evaluation mode, such as `load_sam` or `load_backend` returns."""
+        """Takes a model in evaluation mode, such as `load_backend` or `load_sam` returns."""
         self.model = model
 
     @classmethod
     def from_weights(
-        cls, weights: str | os.PathLike[str] = "demo", device: str = "auto"
+        cls,
+        weights: str | os.PathLike[str] = "demo",
+        device: str = "auto",
+        backend: str = "auto",
+        precision: str = "auto",
+        encode_padding: bool = False,
     ) -> Predictor:
         """Loads weights; arguments and errors are those of `load_backend`."""
-        return cls(load_backend(weights, device))
+        return cls(load_backend(weights, device, backend, precision, encode_padding))
 
     @property
     def device(self) -> str:

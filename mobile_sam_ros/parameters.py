@@ -16,6 +16,8 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from mobile_sam.backends import BACKENDS, PRECISIONS
+
 
 def _parameter(
     default: Any,
@@ -45,6 +47,20 @@ class Parameters:
     )
     device: str = _parameter(
         "auto", "Device of torch, as cpu or cuda:0; auto: a GPU if there is one.", read_only=True
+    )
+    backend: str = _parameter(
+        "auto",
+        "What runs the model; auto: OpenVINO on a CPU if it is installed, else PyTorch.",
+        choices=BACKENDS,
+        read_only=True,
+    )
+    precision: str = _parameter(
+        "auto", "Of the image encoder; auto: fp32.", choices=PRECISIONS, read_only=True
+    )
+    encode_padding: bool = _parameter(
+        False,
+        "Encode an image's padding as well, exactly as SAM does: slower, and hardly different.",
+        read_only=True,
     )
     image_transport: str = _parameter(
         "raw",

@@ -58,6 +58,7 @@ class SamNode(LifecycleNode):
         self._store = PromptStore()
         self._early: deque[Detection2DArray | PromptArray] = deque(maxlen=_EARLY)
         self._detector_seen = -_DETECTOR_SECONDS
+        self._prepared_sizes: set[tuple[int, int]] = set()
         self._image_seen = monotonic()
         self._silence_said = False
         self._inputs: list[tuple] = []
@@ -81,7 +82,11 @@ class SamNode(LifecycleNode):
         """Loads the weights and offers the outputs."""
         try:
             self._predictor = mobile_sam.Predictor.from_weights(
-                self.values.weights, self.values.device
+                self.values.weights,
+                self.values.device,
+                self.values.backend,
+                self.values.precision,
+                self.values.encode_padding,
             )
         except (mobile_sam.WeightsError, ValueError) as error:
             self.get_logger().fatal(str(error))
@@ -107,6 +112,7 @@ class SamNode(LifecycleNode):
             self._complain,
             self._depth_of,
         )
+        self._prepared_sizes = set()
         self._mailbox = Mailbox()
         self._worker = Worker(self._mailbox, segmentation.perform)
         # Not depth 1: images that come while a callback runs have to reach the ring, where a
@@ -177,6 +183,7 @@ class SamNode(LifecycleNode):
         self._statistics.count("frames/received")
         frame = Frame(message)
         self._frames.add(frame)
+        self._prepare_for_size(frame)
         slop = self._slop()
         for early in list(self._early):
             if _stamp(early) and abs(_stamp(early) - frame.stamp) > slop:
@@ -193,6 +200,15 @@ class SamNode(LifecycleNode):
         if period and frame.received - self._everything_at >= period:
             self._everything_at = frame.received
             self._order(Job(frame, everything=True))
+
+    def _prepare_for_size(self, frame: Frame) -> None:
+        """Has the model made ready for the first image of a size, before anything is asked of it;
+        of compressed ones for the first of all, as their size is not known yet."""
+        message = frame.message
+        size = (message.height, message.width) if isinstance(message, Image) else (0, 0)
+        if size not in self._prepared_sizes:
+            self._prepared_sizes.add(size)
+            self._order(Job(frame, prepare=True))
 
     def _on_detections(self, message: Detection2DArray) -> None:
         self._detector_seen = monotonic()

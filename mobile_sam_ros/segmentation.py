@@ -35,6 +35,7 @@ class Job:
     """An image and what to segment in it.
 
     everything: instead of detections and prompts.
+    prepare: only to have the model ready for images of this size, of which it is the first one.
     reply: who asked by a service and gets the result, rather than the topics. It is called once,
         on any thread, whatever happens.
     created: seconds of the monotonic clock.
@@ -44,6 +45,7 @@ class Job:
     detections: Sequence[Detection2D] = ()
     prompts: Sequence[PromptMessage] = ()
     everything: bool = False
+    prepare: bool = False
     reply: Reply | None = None
     created: float = field(default_factory=monotonic)
 
@@ -89,6 +91,9 @@ class Segmentation:
         if job.reply is not None:
             self._answer(job, job.reply)
             return
+        if job.prepare:
+            self._prepare(job.frame)
+            return
         wanted = self._outputs.wanted()
         stale_after = self._parameters().stale_after
         if not wanted:
@@ -106,6 +111,14 @@ class Segmentation:
                     return
                 self._drop("bad")
                 self._complain(f"segmentation failed:\n{traceback.format_exc()}")
+
+    def _prepare(self, frame: Frame) -> None:
+        """Encodes an image that nobody asks for, so that the first that counts is not late."""
+        try:
+            image, _ = self._converted(frame)
+            self._last = (frame, image, self._predictor.encode(image))
+        except Exception as error:  # whoever asks for masks will be told in full
+            self._complain(f"{self._topics.image}: cannot prepare for its size: {error}")
 
     def _answer(self, job: Job, reply: Reply) -> None:
         try:

@@ -13,7 +13,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 LONGEST_MODULE = 500  # lines
 OURS = ("mobile_sam", "mobile_sam_ros", "launch", "tools", "test")
 MODULES = [path for name in OURS for path in sorted((CHECKOUT / name).rglob("*.py"))]
-TENSOR_LIBRARIES = {"torch", "torchvision", "timm", "safetensors", "onnxruntime"}
+TENSOR_LIBRARIES = {"torch", "torchvision", "timm", "safetensors", "onnxruntime", "openvino"}
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 import {package}

@@ -38,7 +38,7 @@ DECLARED_AS = {
 }
 DISTRIBUTIONS = {"cv2": "opencv-python-headless"}  # where the name in setup.py differs
 # Without rosdep keys: what needs them says so, and its tests are skipped where they are missing.
-EXTRAS = {"matplotlib", "onnx", "onnxruntime", "onnxscript"}
+EXTRAS = {"matplotlib", "onnx", "onnxruntime", "onnxscript", "openvino"}
 TESTS_ONLY = {"mobilesam_lite", "pycocotools"}
 
 

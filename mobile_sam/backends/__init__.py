@@ -1,4 +1,4 @@
-"""What can run a model: PyTorch, or ONNX Runtime for exported ones. One small protocol."""
+"""What can run a model: PyTorch, OpenVINO, or ONNX Runtime. One small protocol."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mobile_sam.checkpoints import load_sam
+from mobile_sam.backends.pytorch import TorchSam
+from mobile_sam.checkpoints import WeightsError, load_sam
 from mobile_sam.modeling import ALL, SamConfig
+
+EXPORT_BACKENDS = ("onnx", "tensorrt")
+BACKENDS = ("auto", "torch", "openvino", *EXPORT_BACKENDS)
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 class Backend(Protocol):
@@ -37,29 +42,80 @@ class Backend(Protocol):
         """See `Sam.decode`."""
 
 
-def load_backend(weights: str | os.PathLike[str] = "demo", device: str = "auto") -> Backend:
+def load_backend(
+    weights: str | os.PathLike[str] = "demo",
+    device: str = "auto",
+    backend: str = "auto",
+    precision: str = "auto",
+    encode_padding: bool = False,
+) -> Backend:
     """Loads a model by name or path.
 
     Args:
         weights: as `load_sam` takes it, or the directory of an ONNX export (`export_onnx`).
-        device: a torch device, or "auto": the first GPU if there is one, else the CPU. An ONNX
-            export runs on the CPU.
+        device: a torch device, or "auto": the first GPU if there is one, else the CPU.
+        backend: "torch"; "openvino", on the CPU; "onnx", for an export, on the CPU or "cuda";
+            "tensorrt", for an export, through ONNX Runtime. "auto" takes what suits weights and
+            device: on the CPU OpenVINO if it is installed and starts, else PyTorch.
+        precision: of the image encoder: "fp32", "bf16", or "fp16" on a GPU; "auto" is fp32.
+        encode_padding: whether to encode all of a picture's padding, exactly as SAM does, and
+            not only what lies next to the picture (`PictureEncoder`). An ONNX export always does.
 
     Raises:
         WeightsError: the weights cannot be had or used.
-        ValueError: the device is not known, or not there.
+        ValueError: backend, device or precision are not known, not there, or not to be combined.
     """
-    if Path(weights).expanduser().is_dir():
-        from mobile_sam.backends.onnx import OnnxSam
-
-        if device not in ("auto", "cpu"):
-            raise ValueError(f"device {device!r} cannot be used: an ONNX export runs on the CPU")
-        return OnnxSam(Path(weights).expanduser())
+    for name, value, known in (
+        ("backend", backend, BACKENDS),
+        ("precision", precision, PRECISIONS),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} {value!r} is none of {', '.join(known)}")
+    precision = "fp32" if precision == "auto" else precision
+    is_export = Path(weights).expanduser().is_dir()
+    if is_export or backend in EXPORT_BACKENDS:
+        return _load_export(weights, device, backend, precision)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    _check_device(device)
+    if backend == "openvino" and device != "cpu":
+        raise ValueError(f"backend 'openvino' runs on the CPU, not on device {device!r}")
+    sam = load_sam(weights, device)
+    if backend == "openvino" or (backend == "auto" and device == "cpu"):
+        try:
+            from mobile_sam.backends.openvino import OpenVinoSam
+
+            return OpenVinoSam(sam, precision, encode_padding)
+        except ImportError as error:
+            if backend == "openvino":
+                raise ValueError(
+                    f"backend 'openvino' cannot be used: {error}: pip install "
+                    "'mobile_sam[openvino]'"
+                ) from error
+    return TorchSam(sam, precision, encode_padding)
+
+
+def _check_device(device: str) -> None:
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         cause = str(error).split("\n")[0]
         raise ValueError(f"device {device!r} cannot be used: {cause}") from error
-    return load_sam(weights, device)
+
+
+def _load_export(
+    weights: str | os.PathLike[str], device: str, backend: str, precision: str
+) -> Backend:
+    if backend not in ("auto", *EXPORT_BACKENDS):
+        raise ValueError(f"backend {backend!r} takes no ONNX export, and {weights} is one")
+    if precision != "fp32":
+        raise ValueError(f"precision {precision!r} cannot be used: an ONNX export runs in fp32")
+    directory = Path(weights).expanduser()
+    if not directory.is_dir():
+        raise WeightsError(
+            f"{weights}: backend {backend!r} takes the directory of an ONNX export, which "
+            "`mobile-sam export` writes"
+        )
+    from mobile_sam.backends.onnx import OnnxSam
+
+    return OnnxSam(directory, device, tensorrt=backend == "tensorrt")

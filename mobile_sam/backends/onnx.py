@@ -1,16 +1,17 @@
-"""Runs an ONNX export (`mobile_sam.export`) with ONNX Runtime, on the CPU."""
+"""Runs an ONNX export (`mobile_sam.export`) with ONNX Runtime: on the CPU, on a GPU, or there
+with TensorRT, which builds an engine once and keeps it in the user's cache."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mobile_sam.checkpoints import WeightsError
+from mobile_sam.checkpoints import WeightsError, cache_directory
 from mobile_sam.export import DECODER_FILE, ENCODER_FILE
 from mobile_sam.modeling import ALL, SamConfig
 from mobile_sam.modeling.sam import normalised
@@ -19,31 +20,74 @@ if TYPE_CHECKING:
     import onnxruntime
 
 
-def _session(path: Path) -> onnxruntime.InferenceSession:
+def _providers(device: str, tensorrt: bool) -> list[Any]:
+    """Returns what ONNX Runtime is to use, first of all and only.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    import onnxruntime
+
+    there = onnxruntime.get_available_providers()
+    gpu = ["TensorrtExecutionProvider"] if tensorrt else []
+    gpu += ["CUDAExecutionProvider"]
+    if device == "auto" and not tensorrt:
+        device = "cuda" if gpu[0] in there else "cpu"
+    if device == "cpu" and not tensorrt:
+        return ["CPUExecutionProvider"]
+    if not (device == "auto" or device.startswith("cuda")):
+        raise ValueError(f"device {device!r} cannot be used with an ONNX export")
+    if gpu[0] not in there:
+        raise ValueError(
+            f"device {device!r} cannot be used: ONNX Runtime has no {gpu[0]}, only "
+            + ", ".join(there)
+        )
+    number = {"device_id": int(device.partition(":")[2] or 0)}
+    engines = {
+        "trt_engine_cache_enable": True,
+        "trt_engine_cache_path": str(cache_directory() / "tensorrt"),
+        "trt_timing_cache_enable": True,
+        "trt_timing_cache_path": str(cache_directory() / "tensorrt"),
+    }
+    return [(name, number | engines if "Tensorrt" in name else number) for name in gpu]
+
+
+def _session(path: Path, device: str, tensorrt: bool) -> onnxruntime.InferenceSession:
     try:
         import onnxruntime
     except ImportError as error:
         raise WeightsError(f"{path}: needs onnxruntime: pip install 'mobile_sam[onnx]'") from error
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; `mobile-sam export` writes it")
+    providers = _providers(device, tensorrt)
     try:
-        return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(path, providers=providers)
     except Exception as error:  # ONNX Runtime has no base class of its own
         cause = str(error).strip().split("\n")[0]
         raise WeightsError(f"{path}: not a model that ONNX Runtime can read: {cause}") from error
+    wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    if session.get_providers()[0] != wanted:  # it only logs why, and takes the CPU instead
+        raise ValueError(f"device {device!r} cannot be used: ONNX Runtime could not start {wanted}")
+    return session
 
 
 class OnnxSam:
     """A model in the two files of an export; takes and gives what `Sam` does."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, device: str = "auto", tensorrt: bool = False) -> None:
         """Loads the files.
+
+        Args:
+            directory: of the export.
+            device: "cpu", "cuda", "cuda:0" and so on, or "auto".
+            tensorrt: whether TensorRT is to run it; the first time, it builds for minutes.
 
         Raises:
             WeightsError: a file is missing, damaged, or not of this package's export.
+            ValueError: the device or TensorRT are not there.
         """
-        self._encoder = _session(directory / ENCODER_FILE)
-        self._decoder = _session(directory / DECODER_FILE)
+        self._encoder = _session(directory / ENCODER_FILE, device, tensorrt)
+        self._decoder = _session(directory / DECODER_FILE, device, tensorrt)
         metadata = self._encoder.get_modelmeta().custom_metadata_map
         if metadata != self._decoder.get_modelmeta().custom_metadata_map:
             raise WeightsError(f"{directory}: {ENCODER_FILE} and {DECODER_FILE} differ in metadata")
@@ -57,12 +101,13 @@ class OnnxSam:
 
     @property
     def device(self) -> torch.device:
-        """The CPU."""
+        """Where arguments and results are: the CPU, from where ONNX Runtime takes them itself."""
         return torch.device("cpu")
 
     def encode(self, pixels: Tensor) -> Tensor:
         """See `Sam.encode`."""
-        array = normalised(pixels, self.config.image_size).numpy()
+        side = self.config.image_size
+        array = normalised(pixels, (side, side)).contiguous().numpy()
         (embedding,) = self._encoder.run(["embedding"], {"pixels": array})
         return torch.from_numpy(embedding)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mobile_sam.cli.errors import UserError
+from mobile_sam.cli.model_options import add_model_options, load_predictor
 from mobile_sam.coco import Boxes, CocoError, CocoWriter, read_boxes
 from mobile_sam.everything import EverythingSettings, segment_everything
 from mobile_sam.overlay import label_image, overlay_image
@@ -111,12 +112,7 @@ def add_command(commands: Any) -> None:
             help=f"{_EVERYTHING_HELP[name]} (%(default)s)",
         )
     model = parser.add_argument_group("model and output")
-    model.add_argument(
-        "--weights",
-        default="demo",
-        help="name, path of a file, or directory of an ONNX export (%(default)s)",
-    )
-    model.add_argument("--device", default="auto", help="as cpu or cuda:0 (%(default)s)")
+    add_model_options(model)
     model.add_argument(
         "--output", type=Path, default=Path(), metavar="DIR", help="made if it is not there (.)"
     )
@@ -197,7 +193,7 @@ def run(options: argparse.Namespace) -> int:
         pictures = open_pictures(options.input)
     except (CocoError, PictureError) as error:
         raise UserError(str(error)) from error
-    predictor = Predictor.from_weights(options.weights, options.device)
+    predictor = load_predictor(options)
     coco = CocoWriter(categories) if categories else CocoWriter()
     damaged = objects = seen = 0
     with _Writer(options.output, options.write, pictures.rate) as writer:

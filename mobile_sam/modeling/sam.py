@@ -30,19 +30,21 @@ def _pixel_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
-def normalised(pixels: Tensor, size: int) -> Tensor:
+def normalised(pixels: Tensor, size_hw: tuple[int, int]) -> Tensor:
     """Returns what the image encoder takes.
 
     Args:
-        pixels: (B, 3, H, W), RGB, 0 to 255, any dtype; H and W at most `size`.
-        size: side of the input; zeros are added at the right and at the bottom.
+        pixels: (B, 3, H, W), RGB, 0 to 255, any dtype; H and W at most `size_hw`.
+        size_hw: of the input; zeros are added at the right and at the bottom.
 
     Returns:
-        float32 (B, 3, size, size).
+        float32 (B, 3, *size_hw), channels last in memory.
     """
     mean, std = _pixel_statistics(pixels.device)
     height, width = pixels.shape[-2:]
-    return F.pad((pixels.float() - mean) / std, (0, size - width, 0, size - height))
+    values = (pixels.float() - mean) / std
+    padded = F.pad(values, (0, size_hw[1] - width, 0, size_hw[0] - height))
+    return padded.contiguous(memory_format=torch.channels_last)
 
 
 class Sam(nn.Module):
@@ -70,8 +72,8 @@ class Sam(nn.Module):
         Returns:
             float (B, embedding_dim, embedding_size, embedding_size).
         """
-        padded = normalised(pixels, self.config.image_size)
-        return self.image_encoder(padded.contiguous(memory_format=torch.channels_last))
+        side = self.config.image_size
+        return self.image_encoder(normalised(pixels, (side, side)))
 
     def decode(
         self,

@@ -62,7 +62,7 @@ class Student(nn.Module):
         self.image_size = sam.config.image_size
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.image_encoder(normalised(pixels, self.image_size))
+        return self.image_encoder(normalised(pixels, (self.image_size, self.image_size)))
 
 
 def distillation_loss(student: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:

@@ -44,7 +44,7 @@ class Teacher:
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:
         """Encodes pictures scaled to fit: (B, 3, H, W), RGB, 0 to 255, to float (B, C, e, e)."""
-        return self.encoder(normalised(pixels, self.image_size))
+        return self.encoder(normalised(pixels, (self.image_size, self.image_size)))
 
 
 def load_teacher(name: str, device: str = "cpu") -> Teacher:

@@ -28,7 +28,7 @@ SCENE = MovingScene(11, (192, 256), 5).frame(20)
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    return Predictor.from_weights("demo", "cpu")
+    return Predictor(load_sam("demo"))
 
 
 @pytest.fixture(scope="module")

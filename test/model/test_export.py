@@ -13,7 +13,7 @@ import torch
 
 from mobile_sam import cli
 from mobile_sam.backends import load_backend
-from mobile_sam.checkpoints import WeightsError
+from mobile_sam.checkpoints import WeightsError, load_sam
 from mobile_sam.export import DECODER_FILE, ENCODER_FILE, OPSET
 from mobile_sam.predictor import Predictor
 from mobile_sam.prompts import Prompt, batch_prompts
@@ -39,7 +39,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def predictors(exported: Path) -> tuple[Predictor, Predictor]:
     """PyTorch, and ONNX Runtime through the same interface."""
-    return Predictor.from_weights("demo", "cpu"), Predictor.from_weights(exported)
+    return Predictor(load_sam("demo")), Predictor.from_weights(exported)
 
 
 def prompt_sets() -> list[list[Prompt]]:
@@ -71,7 +71,7 @@ def test_the_command_line_takes_an_export_for_weights(exported: Path, tmp_path: 
     cv2.imwrite(str(image), SCENE.image[..., ::-1])
     box = ",".join(str(value) for value in BOXES[2])
     for name, weights in (("torch", "demo"), ("onnx", str(exported))):
-        output = ["--weights", weights, "--output", str(tmp_path / name)]
+        output = ["--weights", weights, "--output", str(tmp_path / name), "--encode-padding"]
         assert cli.main(["segment", str(image), "--box", box, *output]) == 0
     one, other = (
         cv2.imread(str(tmp_path / name / "masks/image_1.png"), cv2.IMREAD_UNCHANGED) > 0
@@ -130,5 +130,11 @@ def test_damaged_and_missing_files_are_named(exported: Path, tmp_path: Path) -> 
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(WeightsError, match="decoder.onnx: not a model"):
         load_backend(tmp_path / "cut")
-    with pytest.raises(ValueError, match="'cuda' cannot be used"):
-        load_backend(exported, "cuda")
+    for refused, why in (
+        ({"device": "cuda"}, "'cuda' cannot be used: ONNX Runtime has no CUDA"),
+        ({"backend": "tensorrt"}, "ONNX Runtime has no Tensorrt"),
+        ({"backend": "openvino"}, "'openvino' takes no ONNX export"),
+        ({"precision": "bf16"}, "'bf16' cannot be used: an ONNX export runs in fp32"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            load_backend(exported, **refused)

@@ -1,0 +1,80 @@
+"""Runs a model with OpenVINO, on the CPU: the fastest way on one, of Intel, AMD or Arm."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import openvino
+import torch
+from torch import Tensor
+
+from mobile_sam.backends.picture_encoders import Encode, PictureEncoders
+from mobile_sam.modeling import ALL, Sam
+from mobile_sam.modeling.picture_encoder import PictureEncoder
+
+_PRECISIONS = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}
+
+
+class OpenVinoSam:
+    """A model of which OpenVINO runs the image encoder; takes and gives what `Sam` does.
+
+    The encoder is compiled when the first picture of a size comes, in some seconds. The decoder
+    stays PyTorch's: it is small, and its work changes with every call.
+    """
+
+    def __init__(self, sam: Sam, precision: str = "fp32", encode_padding: bool = False) -> None:
+        """Takes a model in evaluation mode on the CPU; arguments as for `load_backend`.
+
+        Raises:
+            ValueError: a precision that the CPU does not have.
+        """
+        self._core = openvino.Core()
+        abilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision not in _PRECISIONS or (precision == "bf16" and "BF16" not in abilities):
+            raise ValueError(
+                f"precision {precision!r} cannot be used by OpenVINO on this CPU, which has "
+                + ", ".join(name for name in _PRECISIONS if name.upper() in (*abilities, "FP32"))
+            )
+        self.sam, self.config, self.precision = sam, sam.config, precision
+        self._encoders = PictureEncoders(sam, encode_padding, self._prepared)
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU."""
+        return self.sam.device
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """See `Sam.encode`."""
+        return self._encoders.encode(pixels)
+
+    def decode(
+        self,
+        embedding: Tensor,
+        points: Tensor,
+        labels: Tensor,
+        mask_logits: Tensor | None = None,
+        has_mask: Tensor | None = None,
+        masks: slice = ALL,
+    ) -> tuple[Tensor, Tensor]:
+        """See `Sam.decode`; always in fp32."""
+        return self.sam.decode(embedding, points, labels, mask_logits, has_mask, masks)
+
+    def _prepared(self, encoder: PictureEncoder) -> Encode:
+        example = torch.zeros(1, 3, *encoder.region_hw)
+        with warnings.catch_warnings():
+            # That tracing fixes all sizes, which is wanted here.
+            warnings.simplefilter("ignore")
+            model = openvino.convert_model(encoder, example_input=example, input=[example.shape])
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_PRECISION_HINT": _PRECISIONS[self.precision],
+        }
+        compiled = self._core.compile_model(model, "CPU", settings)
+
+        def encode(pixels: Tensor) -> Tensor:
+            results = [compiled(one[None].numpy())[0] for one in pixels.contiguous()]
+            return torch.cat([torch.from_numpy(result) for result in results])
+
+        return encode

@@ -1,0 +1,56 @@
+"""Runs a model with PyTorch, on any of its devices."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mobile_sam.backends.picture_encoders import Encode, PictureEncoders
+from mobile_sam.modeling import ALL, Sam
+from mobile_sam.modeling.picture_encoder import PictureEncoder
+
+_PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TorchSam:
+    """A model on a device; takes and gives what `Sam` does."""
+
+    def __init__(self, sam: Sam, precision: str = "fp32", encode_padding: bool = False) -> None:
+        """Takes a model in evaluation mode; arguments as for `load_backend`.
+
+        Raises:
+            ValueError: a precision that the device does not have.
+        """
+        if precision == "fp16" and sam.device.type == "cpu":
+            raise ValueError("precision 'fp16' cannot be used on the CPU: take bf16 or fp32")
+        self.sam, self.config, self.precision = sam, sam.config, precision
+        self._dtype = _PRECISIONS[precision]
+        self._encoders = PictureEncoders(sam, encode_padding, self._prepared)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.sam.device
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """See `Sam.encode`."""
+        return self._encoders.encode(pixels)
+
+    def decode(
+        self,
+        embedding: Tensor,
+        points: Tensor,
+        labels: Tensor,
+        mask_logits: Tensor | None = None,
+        has_mask: Tensor | None = None,
+        masks: slice = ALL,
+    ) -> tuple[Tensor, Tensor]:
+        """See `Sam.decode`; always in fp32."""
+        return self.sam.decode(embedding, points, labels, mask_logits, has_mask, masks)
+
+    def _prepared(self, encoder: PictureEncoder) -> Encode:
+        def encode(pixels: Tensor) -> Tensor:
+            with torch.autocast(pixels.device.type, self._dtype, enabled=self._dtype is not None):
+                return encoder(pixels).float()
+
+        return encode

@@ -1,0 +1,147 @@
+"""What runs the model: each way against the padded fp32 reference, on the demo weights."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from mobile_sam.backends import load_backend
+from mobile_sam.backends.picture_encoders import MARGIN_CELLS
+from mobile_sam.backends.pytorch import TorchSam
+from mobile_sam.checkpoints import WeightsError, load_sam
+from mobile_sam.modeling import Sam
+from mobile_sam.modeling.picture_encoder import PictureEncoder
+from mobile_sam.modeling.sam import normalised
+from mobile_sam.predictor import Predictor
+from mobile_sam.prompts import Prompt
+from mobile_sam.segments import tight_box
+from mobile_sam.training.examples import Example, SceneExamples
+
+BACKENDS = ["torch", "openvino"]
+SIZES = [(192, 256), (144, 256), (256, 192)]
+SCENES = 6
+
+
+@pytest.fixture(scope="module")
+def sam() -> Sam:
+    """The reference."""
+    return load_sam("demo")
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def predictor(request: pytest.FixtureRequest) -> Predictor:
+    """As users have it."""
+    if request.param == "openvino":
+        pytest.importorskip("openvino")
+    return Predictor.from_weights("demo", "cpu", request.param)
+
+
+def scenes(size_hw: tuple[int, int]) -> list[Example]:
+    examples = SceneExamples((77,), size_hw)
+    return [examples.get(i) for i in range(SCENES)]
+
+
+def masks(predictor: Predictor, example: Example) -> np.ndarray:
+    prompts = [Prompt(box=tight_box(mask)) for mask in example.masks]
+    return predictor.decode(predictor.encode(example.image), prompts).masks
+
+
+def test_a_picture_that_fills_the_input_is_encoded_exactly(
+    sam: Sam, predictor: Predictor
+) -> None:
+    image = SceneExamples((5,), (256, 256)).get(0).image
+    wanted, found = (p.encode(image).features for p in (Predictor(sam), predictor))
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("size_hw", SIZES)
+def test_without_its_padding_a_picture_has_the_same_masks(
+    sam: Sam, predictor: Predictor, size_hw: tuple[int, int]
+) -> None:
+    """Mean IoU at least 0.98 with the padded reference; 0.9 where an object lies at the edge."""
+    reference = Predictor(sam)
+    overlaps, at_the_edge = [], []
+    for example in scenes(size_hw):
+        for one, other in zip(masks(reference, example), masks(predictor, example), strict=True):
+            overlap = (one & other).sum() / max((one | other).sum(), 1)
+            overlaps.append(overlap)
+            if one[-1].any() or one[:, -1].any():
+                at_the_edge.append(overlap)
+    assert np.mean(overlaps) >= 0.98
+    assert at_the_edge and min(at_the_edge) >= 0.9
+
+
+def test_with_its_padding_a_picture_is_encoded_exactly(sam: Sam) -> None:
+    (example, *_) = scenes((144, 256))
+    exact = Predictor.from_weights("demo", "cpu", encode_padding=True)
+    wanted, found = (p.encode(example.image).features for p in (Predictor(sam), exact))
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
+
+
+def test_pictures_of_many_sizes_come_in_turn(sam: Sam) -> None:
+    """More sizes than are kept, and the first one again."""
+    predictor = Predictor(TorchSam(sam))
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (256, 16 + 8 * i, 3), dtype=np.uint8) for i in range(10)]
+    images.append(images[0])
+    embeddings = [predictor.encode(image).features for image in images]
+    assert all(e.shape == embeddings[0].shape for e in embeddings)
+    torch.testing.assert_close(embeddings[-1], embeddings[0])
+
+
+def test_wider_margins_come_nearer(sam: Sam) -> None:
+    """What is left out is the padding's own change; all of it computed, nothing is."""
+    image = scenes((144, 256))[0].image
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+    config = sam.config
+    with torch.no_grad():
+        wanted = sam.encode(pixels)[..., :18, :]
+        errors = []
+        for margin in (0, MARGIN_CELLS * config.stride, 256 - 144):
+            encoder = PictureEncoder(sam.image_encoder, config, (144, 256), margin)
+            found = encoder(normalised(pixels, encoder.region_hw))[..., :18, :]
+            errors.append(float((found - wanted).abs().mean()))
+    assert errors[0] > 2 * errors[1] > 0
+    assert errors[2] < 1e-5
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_bf16_has_nearly_the_same_masks(sam: Sam, backend: str) -> None:
+    if backend == "openvino":
+        openvino = pytest.importorskip("openvino")
+        if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            pytest.skip("this CPU has no bf16")
+    half = Predictor.from_weights("demo", "cpu", backend, "bf16", encode_padding=True)
+    overlaps = [
+        (one & other).sum() / max((one | other).sum(), 1)
+        for example in scenes((256, 256))
+        for one, other in zip(masks(Predictor(sam), example), masks(half, example), strict=True)
+    ]
+    assert np.mean(overlaps) >= 0.97
+
+
+def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    assert type(load_backend("demo", "cpu")).__name__ == "OpenVinoSam"
+    monkeypatch.delitem(sys.modules, "mobile_sam.backends.openvino")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert type(load_backend("demo", "cpu")).__name__ == "TorchSam"
+    with pytest.raises(ValueError, match=r"'openvino' cannot be used.*mobile_sam\[openvino\]"):
+        load_backend("demo", "cpu", "openvino")
+
+
+def test_what_cannot_be_is_said() -> None:
+    with pytest.raises(ValueError, match="backend 'tensorflow' is none of auto, torch"):
+        load_backend("demo", backend="tensorflow")
+    with pytest.raises(ValueError, match="precision 'int4' is none of auto, fp32"):
+        load_backend("demo", precision="int4")
+    with pytest.raises(ValueError, match="'fp16' cannot be used on the CPU"):
+        load_backend("demo", "cpu", "torch", "fp16")
+    with pytest.raises(WeightsError, match="demo: backend 'onnx' takes the directory"):
+        load_backend("demo", backend="onnx")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="device 'cuda' cannot be used"):
+            load_backend("demo", "cuda")
