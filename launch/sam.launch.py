@@ -15,6 +15,7 @@ ARGUMENTS = {
     "device": ("auto", "Device of torch, as cpu or cuda:0; auto takes a GPU if there is one."),
     "backend": ("auto", "What runs the model: auto, torch, openvino, onnx or tensorrt."),
     "precision": ("auto", "Of the image encoder: auto, fp32, bf16 or fp16."),
+    "cameras": ("", "Names of cameras, as front,rear: a node for each in a namespace of its name."),
     "image": ("image", "Topic of the images."),
     "image_transport": ("raw", "raw, or compressed for images on <image>/compressed."),
     "detections": ("detections", "Topic of a detector's boxes, vision_msgs/Detection2DArray."),
@@ -66,7 +67,7 @@ def generate_launch_description() -> LaunchDescription:
             ("camera_info", value("camera_info")),
             ("clicked_point", value("clicked_point")),
         ],
-        arguments=["--ros-args", "--log-level", value("log_level")],
+        arguments=["--cameras", value("cameras"), "--ros-args", "--log-level", value("log_level")],
         output="screen",
         emulate_tty=True,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections import deque
@@ -15,9 +16,11 @@ from geometry_msgs.msg import Point, PointStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
 from vision_msgs.msg import Detection2DArray
@@ -28,6 +31,7 @@ from mobile_sam_ros.conversions import nanoseconds
 from mobile_sam_ros.depth import DepthFrame
 from mobile_sam_ros.frames import Frame, FrameRing
 from mobile_sam_ros.interrupts import interrupt_once
+from mobile_sam_ros.models import Models
 from mobile_sam_ros.msg import PromptArray
 from mobile_sam_ros.outputs import Outputs
 from mobile_sam_ros.prompts import PromptStore, point_prompt
@@ -36,6 +40,7 @@ from mobile_sam_ros.services import Services
 from mobile_sam_ros.throttle import Throttle
 from mobile_sam_ros.worker import Mailbox, Worker
 
+_NAME = "sam"
 _CLICK = "click"
 _EARLY = 16  # messages that wait for their image
 _DETECTOR_SECONDS = 1.0  # since its last message, for which a detector counts as running
@@ -45,8 +50,16 @@ _STOP_SECONDS = 0.5
 class SamNode(LifecycleNode):
     """Segments what detections, prompts and clicks point at in the images that come."""
 
-    def __init__(self) -> None:
-        super().__init__("sam")
+    def __init__(self, models: Models, worker: Worker[Job], cli_args: Sequence[str] = ()) -> None:
+        """Makes a node that is not configured yet.
+
+        Args:
+            models: where the weights come from; shared by all nodes of the process.
+            worker: what runs the model; shared as well.
+            cli_args: ROS arguments of this node alone.
+        """
+        super().__init__(_NAME, cli_args=list(cli_args))
+        self._models, self._worker = models, worker
         self.values = parameters.declare(self)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
@@ -64,8 +77,7 @@ class SamNode(LifecycleNode):
         self._inputs: list[tuple] = []
         self._predictor: mobile_sam.Predictor | None = None
         self._outputs: Outputs | None = None
-        self._worker: Worker[Job] | None = None
-        self._mailbox: Mailbox[Job] = Mailbox()
+        self._mailbox: Mailbox[Job] | None = None
         compressed = self.values.image_transport == "compressed"
         self._image_type = CompressedImage if compressed else Image
         self._image_name = "image/compressed" if compressed else "image"
@@ -81,13 +93,7 @@ class SamNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads the weights and offers the outputs."""
         try:
-            self._predictor = mobile_sam.Predictor.from_weights(
-                self.values.weights,
-                self.values.device,
-                self.values.backend,
-                self.values.precision,
-                self.values.encode_padding,
-            )
+            self._predictor = self._models.load(self.values)
         except (mobile_sam.WeightsError, ValueError) as error:
             self.get_logger().fatal(str(error))
             return TransitionCallbackReturn.FAILURE
@@ -113,8 +119,7 @@ class SamNode(LifecycleNode):
             self._depth_of,
         )
         self._prepared_sizes = set()
-        self._mailbox = Mailbox()
-        self._worker = Worker(self._mailbox, segmentation.perform)
+        self._mailbox = self._worker.serve(segmentation.perform)
         # Not depth 1: images that come while a callback runs have to reach the ring, where a
         # detector's answer finds them. Nothing gets late by it: the mailbox takes the newest.
         sensor_data = qos_profile_sensor_data
@@ -161,13 +166,13 @@ class SamNode(LifecycleNode):
         return self.trigger_configure() == success and self.trigger_activate() == success
 
     def _stop_work(self) -> None:
-        """Takes the inputs away, and the worker once it is at rest."""
+        """Takes the inputs away, and leaves the worker once it is at rest."""
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            for job in worker.stop(_STOP_SECONDS):
+        mailbox, self._mailbox = self._mailbox, None
+        if mailbox is not None:
+            for job in self._worker.leave(mailbox, _STOP_SECONDS):
                 if job.reply is not None:
                     job.reply(None, "the node was deactivated")
 
@@ -277,7 +282,8 @@ class SamNode(LifecycleNode):
 
     def _order(self, job: Job) -> None:
         """Leaves a job that is done even if newer images come."""
-        lost = self._mailbox.put_order(job)
+        mailbox = self._mailbox
+        lost = job if mailbox is None else mailbox.put_order(job)
         if lost is not None and lost.reply is not None:
             lost.reply(None, "the node was deactivated" if lost is job else "too many wait")
         elif lost is not None:
@@ -285,13 +291,13 @@ class SamNode(LifecycleNode):
 
     def _submit(self, job: Job) -> None:
         """Takes a service's job; called on the services' thread."""
-        if self._worker is not None:
+        if self._mailbox is not None:
             self._order(job)
         elif job.reply is not None:
             job.reply(None, "the node is not active")
 
     def _put_newest(self, job: Job) -> None:
-        if self._mailbox.put_newest(job):
+        if self._mailbox is not None and self._mailbox.put_newest(job):
             self._statistics.count("frames/dropped/newer")
 
     def _clear_prompts(
@@ -342,17 +348,48 @@ def _stamp(message: Detection2DArray | PromptArray) -> int:
     return nanoseconds(message.header.stamp)
 
 
+def make_nodes(cameras: Sequence[str]) -> list[SamNode]:
+    """Makes the node, or for each camera one in a namespace of its name.
+
+    They share one thread, one executor and one copy of the weights.
+    """
+    models, worker = Models(), Worker[Job]()
+    if not cameras:
+        return [SamNode(models, worker)]
+    # Arguments of the command line would put all of them into the same namespace.
+    probe = Node(_NAME, start_parameter_services=False, enable_rosout=False)
+    namespace = probe.get_namespace().rstrip("/")
+    probe.destroy_node()
+    own = [["--ros-args", "-r", f"__ns:={namespace}/{camera}"] for camera in cameras]
+    return [SamNode(models, worker, arguments) for arguments in own]
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Reads what is left of the command line without its ROS arguments."""
+    parser = argparse.ArgumentParser(prog="sam_node")
+    parser.add_argument(
+        "--cameras",
+        type=lambda text: [name for name in text.split(",") if name],
+        default=[],
+        metavar="NAME,NAME",
+        help="a node for each camera, in a namespace of its name, in this one process",
+    )
+    return parser.parse_args(arguments)
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the node until it is told to end, and ends the process with the exit status."""
     interrupt_once()
-    node = None
+    nodes: list[SamNode] = []
     status = 0
     try:
+        options = parse(remove_ros_args(sys.argv if arguments is None else arguments)[1:])
         rclpy.init(args=arguments)
-        node = SamNode()
+        nodes = make_nodes(options.cameras)
         executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        if node.start():
+        for node in nodes:
+            executor.add_node(node)
+        if all(node.start() for node in nodes):
             executor.spin()
         elif rclpy.ok():  # else it was told to end while it started
             status = 1
@@ -362,7 +399,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print(f"sam_node: {error}", file=sys.stderr)
         status = 1
     finally:
-        if node is not None:
+        for node in nodes:
             node.close()
         rclpy.try_shutdown()
     sys.stdout.flush()

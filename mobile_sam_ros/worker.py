@@ -1,9 +1,10 @@
-"""One thread that does the newest work first, and a mailbox that never grows."""
+"""One thread that does the newest work first, and mailboxes that never grow."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from threading import Condition, Thread
 from typing import Generic, TypeVar
 
@@ -18,8 +19,9 @@ class Mailbox(Generic[Job]):
     An order was asked for once (a click, a one-shot prompt) and would be missed.
     """
 
-    def __init__(self) -> None:
-        self._changed = Condition()
+    def __init__(self, changed: Condition | None = None) -> None:
+        """Tells `changed` of each new job."""
+        self._changed = changed or Condition()
         self._newest: Job | None = None
         self._orders: deque[Job] = deque()
         self._closed = False
@@ -28,7 +30,7 @@ class Mailbox(Generic[Job]):
         """Leaves a job of the stream; returns the one that it replaced, if any."""
         with self._changed:
             replaced, self._newest = self._newest, job
-            self._changed.notify()
+            self._changed.notify_all()
         return replaced
 
     def put_order(self, job: Job) -> Job | None:
@@ -39,13 +41,12 @@ class Mailbox(Generic[Job]):
                 return job
             self._orders.append(job)
             lost = self._orders.popleft() if len(self._orders) > _ORDERS else None
-            self._changed.notify()
+            self._changed.notify_all()
         return lost
 
     def take(self) -> Job | None:
-        """Waits for a job and returns it; None once the mailbox is closed."""
+        """Returns the next job, None if there is none or the mailbox is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._orders or self._newest is not None)
             if self._closed:
                 return None
             if self._orders:
@@ -54,33 +55,71 @@ class Mailbox(Generic[Job]):
             return job
 
     def close(self) -> list[Job]:
-        """Ends all waiting; returns the orders that nobody will take any more."""
+        """Takes no more orders; returns those that nobody will take."""
         with self._changed:
             self._closed = True
             left = list(self._orders)
             self._orders.clear()
-            self._changed.notify_all()
         return left
+
+
+@dataclass(frozen=True, eq=False)
+class _Desk(Generic[Job]):
+    mailbox: Mailbox[Job]
+    perform: Callable[[Job], None]
 
 
 class Worker(Generic[Job]):
-    """The thread. All calls of the model come from here: torch likes one thread best."""
+    """The thread, which goes from mailbox to mailbox and does one job of each in turn.
 
-    def __init__(self, mailbox: Mailbox[Job], perform: Callable[[Job], None]) -> None:
-        """Starts a thread that calls `perform`, which must not raise, with each job."""
-        self._mailbox = mailbox
-        self._perform = perform
+    All calls of the model come from here, those of all cameras: torch likes one thread best.
+    """
+
+    def __init__(self) -> None:
+        """Starts the thread."""
+        self._changed = Condition()
+        self._desks: deque[_Desk[Job]] = deque()
+        self._at_work: _Desk[Job] | None = None
         # A daemon: a model call that lasts must not hold up the end of the process.
-        self._thread = Thread(target=self._run, name="segmentation", daemon=True)
-        self._thread.start()
+        Thread(target=self._run, name="segmentation", daemon=True).start()
+
+    def serve(self, perform: Callable[[Job], None]) -> Mailbox[Job]:
+        """Returns a mailbox; `perform`, which must not raise, is called with each of its jobs."""
+        mailbox: Mailbox[Job] = Mailbox(self._changed)
+        with self._changed:
+            self._desks.append(_Desk(mailbox, perform))
+        return mailbox
+
+    def leave(self, mailbox: Mailbox[Job], timeout: float) -> list[Job]:
+        """Takes no more jobs of a mailbox, and gives the one at work `timeout` seconds to end;
+        returns the orders that are left."""
+        left = mailbox.close()
+        with self._changed:
+            self._desks = deque(desk for desk in self._desks if desk.mailbox is not mailbox)
+            self._changed.wait_for(
+                lambda: self._at_work is None or self._at_work.mailbox is not mailbox, timeout
+            )
+        return left
 
     def _run(self) -> None:
-        while (job := self._mailbox.take()) is not None:
-            self._perform(job)
+        while True:
+            with self._changed:
+                while (found := self._next()) is None:
+                    self._changed.wait()
+                desk, job = found
+                self._at_work = desk
+            desk.perform(job)
+            # Held any longer, they would hold a model that nobody uses any more.
+            del found, desk, job
+            with self._changed:
+                self._at_work = None
+                self._changed.notify_all()
 
-    def stop(self, timeout: float) -> list[Job]:
-        """Takes no more jobs, and gives the one at work `timeout` seconds to end; returns the
-        orders that are left."""
-        left = self._mailbox.close()
-        self._thread.join(timeout)
-        return left
+    def _next(self) -> tuple[_Desk[Job], Job] | None:
+        for _ in range(len(self._desks)):
+            desk = self._desks[0]
+            self._desks.rotate(-1)
+            job = desk.mailbox.take()
+            if job is not None:
+                return desk, job
+        return None

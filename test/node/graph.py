@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -100,14 +100,22 @@ class Process:
     """The node under test, as users run it."""
 
     def __init__(
-        self, log: Path, parameters: dict[str, Any], remaps: dict[str, str], reliable: bool
+        self,
+        log: Path,
+        parameters: dict[str, Any],
+        remaps: dict[str, str],
+        reliable: bool,
+        cameras: Sequence[str],
     ) -> None:
         self.log = log
         self.domain = free_domain()
-        command = [sys.executable, "-m", "mobile_sam_ros.sam_node", "--ros-args"]
+        command = [sys.executable, "-m", "mobile_sam_ros.sam_node"]
+        command += ["--cameras", ",".join(cameras), "--ros-args"]
         # Best effort, a first image may be lost while the node's side of the connection is not up
         # yet, which nothing tells; under load that happens.
-        for topic in ("/image", "/image/compressed") if reliable else ():
+        spaces = [f"/{camera}" for camera in cameras] or [""]
+        topics = [f"{s}/image{kind}" for s in spaces for kind in ("", "/compressed")]
+        for topic in topics if reliable else ():
             command += ["-p", f"qos_overrides.{topic}.subscription.reliability:=reliable"]
         for name, value in parameters.items():
             command += ["-p", f"{name}:={value}"]
@@ -145,10 +153,14 @@ class Process:
 
 @contextmanager
 def running(
-    log: Path, remaps: dict[str, str] | None = None, reliable: bool = True, **parameters: Any
+    log: Path,
+    remaps: dict[str, str] | None = None,
+    reliable: bool = True,
+    cameras: Sequence[str] = (),
+    **parameters: Any,
 ) -> Iterator[Process]:
     """Runs a node; it is gone afterwards, whatever happens. `reliable`: also the images it gets."""
-    node = Process(log, parameters, remaps or {}, reliable)
+    node = Process(log, parameters, remaps or {}, reliable, cameras)
     try:
         yield node
     finally:

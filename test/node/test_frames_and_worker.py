@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from threading import Event
-from time import monotonic
+from time import monotonic, sleep
+from weakref import ref
 
 import pytest
 from sensor_msgs.msg import Image
 
 from mobile_sam_ros.frames import Frame, FrameRing
+from mobile_sam_ros.models import Models
+from mobile_sam_ros.parameters import Parameters
 from mobile_sam_ros.throttle import Throttle
 from mobile_sam_ros.worker import Mailbox, Worker
 
@@ -71,21 +74,71 @@ def test_orders_do_not_pile_up() -> None:
 
 def test_worker_stops_in_time_even_if_its_job_lasts() -> None:
     begun, go_on = Event(), Event()
-    mailbox: Mailbox[int] = Mailbox()
 
     def perform(job: int) -> None:
         begun.set()
         go_on.wait(30)
 
-    worker = Worker(mailbox, perform)
+    worker: Worker[int] = Worker()
+    mailbox = worker.serve(perform)
     mailbox.put_newest(1)
     assert begun.wait(10)
     mailbox.put_order(2)
     begin = monotonic()
-    assert worker.stop(0.01) == [2]  # for those who wait for it
+    assert worker.leave(mailbox, 0.01) == [2]  # for those who wait for it
     assert monotonic() - begin < 5
     assert mailbox.put_order(3) == 3
     go_on.set()
+
+
+def test_worker_goes_from_mailbox_to_mailbox() -> None:
+    """However much comes to one of them."""
+    done: list[str] = []
+    begun, go_on, ended = Event(), Event(), Event()
+
+    def perform(job: str) -> None:
+        begun.set()
+        go_on.wait(30)
+        done.append(job)
+        if len(done) == 5:
+            ended.set()
+
+    worker: Worker[str] = Worker()
+    busy, quiet = worker.serve(perform), worker.serve(perform)
+    busy.put_order("busy 1")
+    assert begun.wait(10)
+    for number in (2, 3, 4):
+        busy.put_order(f"busy {number}")
+    quiet.put_newest("quiet")
+    go_on.set()
+    assert ended.wait(10)
+    assert done == ["busy 1", "quiet", "busy 2", "busy 3", "busy 4"]
+
+
+def test_worker_forgets_who_left() -> None:
+    """So that a model nobody uses gives its memory back."""
+    done: list[int] = []
+    worker: Worker[int] = Worker()
+    gone, here = worker.serve(done.append), worker.serve(done.append)
+    gone.put_order(1)
+    while done != [1]:
+        sleep(0.01)
+    assert worker.leave(gone, 5) == []
+    gone.put_newest(2)
+    here.put_newest(3)
+    while len(done) < 2:
+        sleep(0.01)
+    assert done == [1, 3]
+
+
+def test_a_model_is_loaded_once_while_it_is_used() -> None:
+    models = Models()
+    one, same = models.load(Parameters()), models.load(Parameters())
+    assert one is same
+    assert models.load(Parameters(encode_padding=True)) is not one
+    there = ref(one)
+    del one, same
+    assert there() is None
 
 
 def test_alike_messages_are_said_once_and_others_at_once() -> None:
