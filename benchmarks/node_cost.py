@@ -66,8 +66,10 @@ class Measured:
 class Rig(Node):
     """Camera, detector and listener."""
 
-    def __init__(self, size_hw: tuple[int, int], objects: int, output: str) -> None:
-        super().__init__("rig")
+    def __init__(
+        self, size_hw: tuple[int, int], objects: int, output: str, namespace: str = ""
+    ) -> None:
+        super().__init__("rig", namespace=namespace)
         scene = MovingScene(7, size_hw, objects).frame(0)
         self._image = scene.image
         labels = scene.labels
@@ -75,7 +77,8 @@ class Rig(Node):
         self._images = self.create_publisher(Image, "image", 1)
         self._detections = self.create_publisher(Detection2DArray, "detections", 1)
         kind: Any = Image
-        self.create_subscription(kind, f"/sam/{output}", self._on_output, QoSProfile(depth=5))
+        self._sam = f"{self.get_namespace().rstrip('/')}/sam"
+        self.create_subscription(kind, f"sam/{output}", self._on_output, QoSProfile(depth=5))
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 5)
         self._published: dict[int, float] = {}
         self.measured = Measured()
@@ -108,20 +111,20 @@ class Rig(Node):
             self.arrived += 1
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        values = status_values(message, "/sam")
+        values = status_values(message, self._sam)
         if values:
             self.measured.values = values
 
 
 @contextmanager
-def running(arguments: list[str]) -> Iterator[None]:
-    """The node in a process of its own."""
-    command = [sys.executable, "-m", "mobile_sam_ros.sam_node", "--ros-args"]
+def running(arguments: list[str], cameras: str = "") -> Iterator[int]:
+    """The node in a process of its own, or one for each camera; gives the process's number."""
+    command = [sys.executable, "-m", "mobile_sam_ros.sam_node", "--cameras", cameras, "--ros-args"]
     for argument in arguments:
         command += ["-p", argument]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        yield
+        yield process.pid
     finally:
         process.terminate()
         process.wait(20)

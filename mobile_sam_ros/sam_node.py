@@ -26,6 +26,7 @@ from std_srvs.srv import Trigger
 from vision_msgs.msg import Detection2DArray
 
 import mobile_sam
+from mobile_sam.backends import free_unused
 from mobile_sam_ros import diagnostics, parameters
 from mobile_sam_ros.conversions import nanoseconds
 from mobile_sam_ros.depth import DepthFrame
@@ -152,6 +153,7 @@ class SamNode(LifecycleNode):
         if self._outputs is not None:
             self._outputs.destroy()
         self._predictor = self._outputs = None
+        free_unused()
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 from pathlib import Path
 from typing import Protocol
@@ -93,6 +95,16 @@ def load_backend(
                     "'mobile_sam[openvino]'"
                 ) from error
     return TorchSam(sam, precision, encode_padding)
+
+
+def free_unused() -> None:
+    """Gives the memory of models that nobody uses any more back, that of a GPU as well."""
+    gc.collect()  # backends and their encoders refer to each other
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:  # glibc keeps what was freed until it is asked
+        trim(0)
 
 
 def _check_device(device: str) -> None:

@@ -20,6 +20,7 @@ from mobile_sam_ros.msg import PromptArray, SegmentArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.task import Future
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray, ObjectHypothesisWithPose
@@ -70,6 +71,18 @@ class Peer(Node):
             if self._process.process.poll() is not None:
                 raise AssertionError(f"the node has ended:\n{self._process.log.read_text()}")
         raise AssertionError(f"after {seconds} s still not: {what}")
+
+    def ask(self, kind: Any, name: str, request: Any) -> Future:
+        """Calls a service, and leaves it to the caller to wait."""
+        client = self.create_client(kind, name)
+        self.wait(client.service_is_ready, f"service {name}")
+        return client.call_async(request)
+
+    def call(self, kind: Any, name: str, request: Any) -> Any:
+        """Calls a service and returns its answer."""
+        future = self.ask(kind, name, request)
+        self.wait(future.done, f"an answer of {name}")
+        return future.result()
 
     def spin_for(self, seconds: float) -> None:
         """Spins, for what must not happen."""

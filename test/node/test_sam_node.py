@@ -46,15 +46,7 @@ def graph(node: Process) -> Iterator[Peer]:
     """A peer of that node."""
     with peer(node) as other:
         yield other
-        call(other, Trigger, "/sam/clear_prompts")
-
-
-def call(graph: Peer, kind: type, name: str) -> object:
-    client = graph.create_client(kind, name)
-    graph.wait(client.service_is_ready, f"service {name}")
-    future = client.call_async(kind.Request())
-    graph.wait(future.done, f"an answer of {name}")
-    return future.result()
+        other.call(Trigger, "/sam/clear_prompts", Trigger.Request())
 
 
 def serve(graph: Peer, output: list, index: int = 0) -> None:
@@ -203,7 +195,7 @@ def test_prompts_once_and_until_cleared(graph: Peer) -> None:
         graph.images.publish(scene_image(i, stamp))
         graph.wait(lambda s=stamp: kept[-1].header.stamp == header(s).stamp, "the next image")
         assert len(kept[-1].segments) == 1
-    assert "1 prompts" in call(graph, Trigger, "/sam/clear_prompts").message
+    assert "1 prompts" in graph.call(Trigger, "/sam/clear_prompts", Trigger.Request()).message
     count = len(kept)
     graph.images.publish(scene_image(0, stamps()))
     graph.spin_for(0.7)

@@ -24,7 +24,6 @@ from lifecycle_msgs.srv import ChangeState
 from mobile_sam_ros.msg import Prompt, PromptPoint, SegmentArray
 from mobile_sam_ros.srv import Segment, SegmentEverything
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.task import Future
 from sensor_msgs.msg import Image
 from vision_msgs.msg import LabelInfo
 
@@ -49,18 +48,6 @@ def graph(node: Process) -> Iterator[Peer]:
         yield other
 
 
-def ask(graph: Peer, kind: type, name: str, request: object) -> Future:
-    client = graph.create_client(kind, name)
-    graph.wait(client.service_is_ready, f"service {name}")
-    return client.call_async(request)
-
-
-def answer(graph: Peer, kind: type, name: str, request: object) -> object:
-    future = ask(graph, kind, name, request)
-    graph.wait(future.done, f"an answer of {name}")
-    return future.result()
-
-
 def box_prompt(label: int, index: int = 0, name: str = "") -> Prompt:
     box = tight_box(SCENE().frame(index).labels == label)
     return Prompt(id=name, class_id="toy", box=box.tolist())
@@ -82,7 +69,7 @@ def iou(one: np.ndarray, other: np.ndarray) -> float:
 def test_without_an_image_the_answer_says_so(graph: Peer) -> None:
     """First of all: nothing has come yet."""
     for kind, name in ((Segment, "segment"), (SegmentEverything, "segment_everything")):
-        response = answer(graph, kind, f"/sam/{name}", kind.Request())
+        response = graph.call(kind, f"/sam/{name}", kind.Request())
         assert not response.success
         assert response.message == "no image has come on /image, and the request has none"
 
@@ -93,7 +80,7 @@ def test_segment_an_image_of_the_request(graph: Peer) -> None:
     point.x, point.y = float(box[::2].mean()), float(box[1::2].mean())
     request = Segment.Request(image=scene_image(0, 12_000_000_034, "hand"))
     request.prompts = [box_prompt(3, name="mine"), Prompt(points=[point])]
-    response = answer(graph, Segment, "/sam/segment", request)
+    response = graph.call(Segment, "/sam/segment", request)
     assert response.success and response.message == ""
     segments = response.segments
     assert segments.header == request.image.header
@@ -112,12 +99,12 @@ def test_bad_requests_are_answered_and_the_next_is_served(graph: Peer) -> None:
         (Image(height=4, width=4, encoding="rgb8", step=12), [box_prompt(1)], "0"),
         (Image(height=1, width=1, encoding="sixteen", step=1), [box_prompt(1)], "sixteen"),
     ):
-        response = answer(
-            graph, Segment, "/sam/segment", Segment.Request(image=image, prompts=prompts)
+        response = graph.call(
+            Segment, "/sam/segment", Segment.Request(image=image, prompts=prompts)
         )
         assert not response.success and text in response.message
     mixed = Segment.Request(image=good, prompts=[Prompt(id="bad", box=[1.0]), box_prompt(3)])
-    response = answer(graph, Segment, "/sam/segment", mixed)
+    response = graph.call(Segment, "/sam/segment", mixed)
     assert response.success and len(response.segments.segments) == 1
     assert "'bad': box has 1 numbers" in response.message
 
@@ -134,7 +121,7 @@ def test_everything_in_the_newest_image_while_streaming(graph: Peer) -> None:
         )
         if index == 5:
             request = SegmentEverything.Request()
-            future = ask(graph, SegmentEverything, "/sam/segment_everything", request)
+            future = graph.ask(SegmentEverything, "/sam/segment_everything", request)
         graph.spin_for(0.05)
         if future is not None and future.done() and len(kept) > 5:
             break
@@ -197,10 +184,10 @@ def test_everything_on_a_timer(tmp_path: Path) -> None:
 def test_an_inactive_node_says_so(tmp_path: Path) -> None:
     with running(tmp_path / "log", autostart="false") as node, peer(node) as graph:
         request = Segment.Request(image=scene_image(0, 1), prompts=[box_prompt(3)])
-        response = answer(graph, Segment, "/sam/segment", request)
+        response = graph.call(Segment, "/sam/segment", request)
         assert not response.success and response.message == "the node is not active"
         for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
             change = ChangeState.Request(transition=Transition(id=transition))
-            assert answer(graph, ChangeState, "/sam/change_state", change).success
-        assert answer(graph, Segment, "/sam/segment", request).success
+            assert graph.call(ChangeState, "/sam/change_state", change).success
+        assert graph.call(Segment, "/sam/segment", request).success
         assert "_sam_services" in graph.get_node_names()

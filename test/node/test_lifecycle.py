@@ -1,0 +1,110 @@
+"""The managed node: its states over the standard services, and what it holds in each."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from graph import (
+    Peer,
+    Process,
+    box_detection,
+    detections,
+    header,
+    object_box,
+    peer,
+    running,
+    scene_image,
+    stamps,
+)
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+
+from mobile_sam.checkpoints import save_safetensors
+from mobile_sam.modeling import MOBILE_SAM, Sam
+
+INPUTS = ("/image", "/detections", "/prompts", "/clicked_point", "/depth", "/camera_info")
+
+
+def change(graph: Peer, transition: int) -> bool:
+    """Asks for a transition; returns whether it succeeded."""
+    request = ChangeState.Request(transition=Transition(id=transition))
+    return bool(graph.call(ChangeState, "/sam/change_state", request).success)
+
+
+def state(graph: Peer) -> int:
+    return graph.call(GetState, "/sam/get_state", GetState.Request()).current_state.id
+
+
+def serves(graph: Peer) -> None:
+    """An image with a box comes back with a mask."""
+    kept = graph.received["segments"]
+    graph.stands(graph.images, graph.detections)
+    stamp = stamps()
+    graph.images.publish(scene_image(0, stamp))
+    graph.detections.publish(detections(stamp, box_detection(object_box(0))))
+    graph.wait(lambda: [m for m in kept if m.header.stamp == header(stamp).stamp], "segments")
+
+
+def memory(node: Process) -> float:
+    """Returns what the node's process has allocated and touched, in MB."""
+    lines = Path(f"/proc/{node.process.pid}/smaps_rollup").read_text().splitlines()
+    wanted = ("Anonymous:", "Swap:")  # what is put aside by the kernel counts as well
+    return sum(int(line.split()[1]) for line in lines if line.startswith(wanted)) / 1024
+
+
+def test_listens_only_while_it_is_active(tmp_path: Path) -> None:
+    with running(tmp_path / "log", autostart="false", stale_after=0.0) as node, peer(node) as graph:
+        graph.listen("segments")
+        assert state(graph) == State.PRIMARY_STATE_UNCONFIGURED
+        assert change(graph, Transition.TRANSITION_CONFIGURE)
+        assert state(graph) == State.PRIMARY_STATE_INACTIVE
+        assert not any(graph.count_subscribers(name) for name in INPUTS)
+        for _ in range(2):
+            assert change(graph, Transition.TRANSITION_ACTIVATE)
+            serves(graph)
+            assert all(graph.count_subscribers(name) for name in INPUTS)
+            assert change(graph, Transition.TRANSITION_DEACTIVATE)
+            graph.wait(
+                lambda: not any(graph.count_subscribers(name) for name in INPUTS), "no inputs"
+            )
+        assert change(graph, Transition.TRANSITION_CLEANUP)
+        assert state(graph) == State.PRIMARY_STATE_UNCONFIGURED
+        graph.wait(lambda: not graph.count_publishers("/sam/segments"), "no outputs")
+        assert change(graph, Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+        assert state(graph) == State.PRIMARY_STATE_FINALIZED
+
+
+def test_cleaning_up_gives_the_models_memory_back(tmp_path: Path) -> None:
+    weights = tmp_path / "large.safetensors"
+    torch.manual_seed(0)
+    save_safetensors(Sam(MOBILE_SAM), weights)
+    megabytes = weights.stat().st_size / 2**20
+    with running(tmp_path / "log", autostart="false", weights=str(weights)) as node:
+        with peer(node) as graph:
+            before = None
+            for _ in range(3):  # what the first time loads besides stays
+                assert change(graph, Transition.TRANSITION_CONFIGURE)
+                configured = memory(node)
+                assert change(graph, Transition.TRANSITION_CLEANUP)
+                time.sleep(0.5)
+                if before is not None:
+                    assert memory(node) < before + 0.25 * megabytes
+                before = memory(node)
+                assert configured - before > 0.6 * megabytes
+
+
+def test_a_model_that_cannot_be_had_leaves_the_node_as_it_was(tmp_path: Path) -> None:
+    weights = tmp_path / "later.safetensors"
+    with running(
+        tmp_path / "log", autostart="false", weights=str(weights), stale_after=0.0
+    ) as node, peer(node) as graph:  # fmt: skip
+        graph.listen("segments")
+        assert not change(graph, Transition.TRANSITION_CONFIGURE)
+        assert state(graph) == State.PRIMARY_STATE_UNCONFIGURED
+        assert node.said("later.safetensors")
+        torch.manual_seed(0)
+        save_safetensors(Sam(MOBILE_SAM), weights)
+        assert change(graph, Transition.TRANSITION_CONFIGURE)
+        assert state(graph) == State.PRIMARY_STATE_INACTIVE
