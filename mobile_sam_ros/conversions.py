@@ -143,12 +143,21 @@ def mask_from_image(message: Image, image_hw: tuple[int, int]) -> NDArray[np.boo
 
 
 def box_from_detection(
-    box: BoundingBox2D, image_hw: tuple[int, int], padding: float = 0.0
+    box: BoundingBox2D,
+    image_hw: tuple[int, int],
+    padding: float = 0.0,
+    detector_hw: tuple[int, int] = (0, 0),
 ) -> NDArray[np.float32]:
     """Returns a detection's box within the image: float32 x_min, y_min, x_max, y_max.
 
     Of a rotated box, the upright one around it. Each side is moved outwards by `padding` times
     the upright box's size.
+
+    Args:
+        box: in pixels of the detector's image.
+        image_hw: height and width of the image.
+        padding: a share of the box's size.
+        detector_hw: height and width of the detector's image; 0: as the image has it.
 
     Raises:
         BadMessage: not finite, of no size, or wholly outside.
@@ -164,10 +173,11 @@ def box_from_detection(
     reach = 0.5 * np.array(
         [box.size_x * cosine + box.size_y * sine, box.size_x * sine + box.size_y * cosine]
     )
-    reach *= 1 + 2 * padding
     height, width = image_hw
-    low = np.maximum(values[:2] - reach, 0)
-    high = np.minimum(values[:2] + reach, (width, height))
+    scale = np.array([width / (detector_hw[1] or width), height / (detector_hw[0] or height)])
+    middle, reach = values[:2] * scale, reach * scale * (1 + 2 * padding)
+    low = np.maximum(middle - reach, 0)
+    high = np.minimum(middle + reach, (width, height))
     if (high <= low).any():
         raise BadMessage(f"bbox with {shown} lies outside of the image of {width}x{height}")
     return np.concatenate([low, high]).astype(np.float32)

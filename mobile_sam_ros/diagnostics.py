@@ -4,6 +4,9 @@ One status of one DiagnosticArray is ours: its name is `<full name of the node>:
 example `/sam: segmentation`. `status_values(message, "/sam")` reads it back. Its keys:
 
     weights, device         what runs and where; absent until configured
+    device_memory_mb        what torch has allocated on a GPU; absent without one
+    memory_mb               resident memory of the process
+    temperature_<zone>_c    of each thermal zone of the kernel that can be read
     window_s                seconds that rates and windowed latencies look back
     rate_received_hz        images, over the window
     rate_segmented_hz       images with results, over the window
@@ -42,6 +45,7 @@ COUNTERS = {
     "frames/dropped/bad": "images that could not be read, or on which the model failed",
     "frames/dropped/unused": "images not segmented because no output had a subscriber",
     "detections/unmatched": "Detection2DArray messages without an image of their stamp",
+    "detections/other_frame_id": "messages whose frame_id is not that of the image of their stamp",
     "depth/missing": "images with 3-D outputs wanted, without depth of their stamp or camera_info",
     "depth/bad": "depth images or camera_info that could not be used",
 }

@@ -92,6 +92,27 @@ class Parameters:
         "Seconds that the stamp of a depth image may differ from the image's, if none is equal.",
         limits=(0.0, 10.0),
     )
+    detections_type: str = _parameter(
+        "vision_msgs/msg/Detection2DArray",
+        "Type of the messages on `detections`, as yolo_msgs/msg/DetectionArray of yolo_ros.",
+        read_only=True,
+    )
+    detections_fields: str = _parameter(
+        "",
+        "Where in another type what stands, as `items=boxes x_min=left y_min=top x_max=right "
+        "y_max=bottom class=name score=confidence`; empty for types that are known.",
+        read_only=True,
+    )
+    detections_width: int = _parameter(
+        0,
+        "Width of the images that detections are in pixels of, if the detector resizes; 0: equal.",
+        limits=(0, 100000),
+    )
+    detections_height: int = _parameter(0, "The same, height.", limits=(0, 100000))
+    match_frame_id: bool = _parameter(
+        True,
+        "Detections with another frame_id than the image of their stamp are refused.",
+    )
     min_score: float = _parameter(
         0.0, "Detections with a lower score are ignored.", limits=(0.0, 1.0)
     )

@@ -8,7 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from time import monotonic
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -26,10 +26,11 @@ from std_srvs.srv import Trigger
 from vision_msgs.msg import Detection2DArray
 
 import mobile_sam
-from mobile_sam.backends import free_unused
-from mobile_sam_ros import diagnostics, parameters
+from mobile_sam.backends import device_memory, free_unused
+from mobile_sam_ros import diagnostics, machine, parameters
 from mobile_sam_ros.conversions import nanoseconds
 from mobile_sam_ros.depth import DepthFrame
+from mobile_sam_ros.detections import reader
 from mobile_sam_ros.frames import Frame, FrameRing
 from mobile_sam_ros.interrupts import interrupt_once
 from mobile_sam_ros.models import Models
@@ -62,6 +63,9 @@ class SamNode(LifecycleNode):
         super().__init__(_NAME, cli_args=list(cli_args))
         self._models, self._worker = models, worker
         self.values = parameters.declare(self)
+        self._detections_type, self._as_standard = reader(
+            self.values.detections_type, self.values.detections_fields
+        )
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
         self._statistics = diagnostics.Statistics()
@@ -127,7 +131,7 @@ class SamNode(LifecycleNode):
         mouse = self.resolve_topic_name("image") + "_mouse_left"
         for kind, name, callback, qos in (
             (self._image_type, self._image_name, self._on_image, sensor_data),
-            (Detection2DArray, "detections", self._on_detections, 5),
+            (self._detections_type, "detections", self._on_detections, 5),
             (PromptArray, "prompts", self._on_prompts, 10),
             (PointStamped, "clicked_point", self._on_clicked_point, 10),
             (Point, mouse, self._on_click, 10),
@@ -217,9 +221,9 @@ class SamNode(LifecycleNode):
             self._prepared_sizes.add(size)
             self._order(Job(frame, prepare=True))
 
-    def _on_detections(self, message: Detection2DArray) -> None:
+    def _on_detections(self, message: Any) -> None:
         self._detector_seen = monotonic()
-        self._match(message)
+        self._match(self._as_standard(message))
 
     def _on_prompts(self, message: PromptArray) -> None:
         message.prompts = self._store.named(message.prompts)
@@ -263,24 +267,39 @@ class SamNode(LifecycleNode):
         elif self._frames.may_come(stamp):
             self._early.append(message)
         else:
-            is_prompt = isinstance(message, PromptArray)
-            topic = self.resolve_topic_name("prompts" if is_prompt else "detections")
-            if not is_prompt:
+            if not isinstance(message, PromptArray):
                 self._statistics.count("detections/unmatched")
             self._complain(
-                f"{topic}: no image has stamp {stamp / 1e9:.9f} of its header: it is older than "
-                f"the last {self.values.frame_buffer} images (frame_buffer), or the stamps differ "
-                "(match_slop)"
+                f"{self._topic_of(message)}: no image has stamp {stamp / 1e9:.9f} of its header: "
+                f"it is older than the last {self.values.frame_buffer} images (frame_buffer), or "
+                "the stamps differ (match_slop)"
             )
+
+    def _topic_of(self, message: Detection2DArray | PromptArray) -> str:
+        is_prompt = isinstance(message, PromptArray)
+        return self.resolve_topic_name("prompts" if is_prompt else "detections")
 
     def _serve(self, message: Detection2DArray | PromptArray, frame: Frame) -> None:
         standing = self._store.standing()
         if isinstance(message, Detection2DArray):
-            self._put_newest(Job(frame, message.detections, standing))
+            if self._is_of_this_camera(message, frame):
+                self._put_newest(Job(frame, message.detections, standing))
         elif message.mode == PromptArray.UNTIL_CLEARED:
             self._put_newest(Job(frame, prompts=standing))
         else:
             self._order(Job(frame, prompts=message.prompts))
+
+    def _is_of_this_camera(self, message: Detection2DArray, frame: Frame) -> bool:
+        """Whether the frame_ids agree: cameras that are triggered together have equal stamps."""
+        given, wanted = message.header.frame_id, frame.message.header.frame_id
+        if not self.values.match_frame_id or not given or not wanted or given == wanted:
+            return True
+        self._statistics.count("detections/other_frame_id")
+        self._complain(
+            f"{self._topic_of(message)}: frame_id {given!r} is not that of the image of its stamp, "
+            f"{wanted!r}: is this another camera's? If not, set match_frame_id to false"
+        )
+        return False
 
     def _order(self, job: Job) -> None:
         """Leaves a job that is done even if newer images come."""
@@ -328,6 +347,10 @@ class SamNode(LifecycleNode):
         values = self._statistics.values()
         if self._predictor is not None:
             values |= {"device": self._predictor.device, "weights": self.values.weights}
+            allocated = device_memory(self._predictor.device)
+            if allocated is not None:
+                values["device_memory_mb"] = f"{allocated:.0f}"
+        values |= machine.memory() | machine.temperatures()
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         message.status = [diagnostics.status(self.get_fully_qualified_name(), values, silent)]

@@ -225,6 +225,7 @@ class Segmentation:
         """Returns what can be used of the job, and says what cannot."""
         parameters = self._parameters()
         classes = {name.strip() for name in parameters.classes.split(",") if name.strip()}
+        detector_hw = (parameters.detections_height, parameters.detections_width)
         found: list[tuple[mobile_sam.Prompt, Identity]] = []
         for index, detection in enumerate(job.detections):
             best = max(detection.results, key=lambda r: r.hypothesis.score, default=None)
@@ -238,7 +239,9 @@ class Segmentation:
             if classes and identity.class_id not in classes:
                 continue
             try:
-                box = box_from_detection(detection.bbox, image_hw, parameters.box_padding)
+                box = box_from_detection(
+                    detection.bbox, image_hw, parameters.box_padding, detector_hw
+                )
                 found.append((mobile_sam.Prompt(box=box), identity))
             except ValueError as error:
                 complain(f"{self._topics.detections}: detection {identity.id!r}: {error}")

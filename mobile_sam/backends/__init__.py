@@ -97,6 +97,13 @@ def load_backend(
     return TorchSam(sam, precision, encode_padding)
 
 
+def device_memory(device: str) -> float | None:
+    """Returns what torch has allocated on a GPU, in MB, None for other devices."""
+    if not device.startswith("cuda"):
+        return None
+    return torch.cuda.memory_allocated(device) / 2**20
+
+
 def free_unused() -> None:
     """Gives the memory of models that nobody uses any more back, that of a GPU as well."""
     gc.collect()  # backends and their encoders refer to each other

@@ -42,14 +42,14 @@ RELIABLE = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
 class Peer(Node):
     """Publishes to the node under test and keeps all that it answers."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, detections_type: Any) -> None:
         super().__init__("peer")
         self._process = process
         self.executor_ = SingleThreadedExecutor()
         self.executor_.add_node(self)
         self.received: dict[str, list[Any]] = {}
         self.images = self.create_publisher(Image, "image", RELIABLE)
-        self.detections = self.create_publisher(Detection2DArray, "detections", RELIABLE)
+        self.detections = self.create_publisher(detections_type, "detections", RELIABLE)
         self.prompts = self.create_publisher(PromptArray, "prompts", RELIABLE)
         self.listen("/diagnostics", DiagnosticArray)
 
@@ -232,9 +232,11 @@ def box_detection(
     return Detection2D(bbox=bbox, id=name, results=[hypothesis])
 
 
-def detections(stamp: int, *items: Detection2D) -> Detection2DArray:
+def detections(
+    stamp: int, *items: Detection2D, frame_id: str = "camera"
+) -> Detection2DArray:
     """Detections of the image with a stamp."""
-    return Detection2DArray(header=header(stamp), detections=list(items))
+    return Detection2DArray(header=header(stamp, frame_id), detections=list(items))
 
 
 def pixels(message: Image) -> np.ndarray:
@@ -245,10 +247,10 @@ def pixels(message: Image) -> np.ndarray:
 
 
 @contextmanager
-def peer(process: Process) -> Iterator[Peer]:
+def peer(process: Process, detections_type: Any = Detection2DArray) -> Iterator[Peer]:
     """A peer of a node process."""
     rclpy.init(domain_id=process.domain)
-    node = Peer(process)
+    node = Peer(process, detections_type)
     try:
         yield node
     finally:

@@ -129,6 +129,16 @@ def test_boxes_go_out_as_they_came() -> None:
     np.testing.assert_array_equal(box_from_detection(bounding_box_message(box), (80, 100)), box)
 
 
+def test_boxes_of_a_smaller_image_are_scaled() -> None:
+    """Of a detector that works on 50x20 pixels, where the image has 100x80."""
+    found = box_from_detection(detection_box(25, 10, 10, 5), (80, 100), detector_hw=(20, 50))
+    np.testing.assert_allclose(found, (40, 30, 60, 50))
+    padded = box_from_detection(detection_box(25, 10, 10, 5), (80, 100), 0.1, (20, 50))
+    np.testing.assert_allclose(padded, (38, 28, 62, 52))
+    half = box_from_detection(detection_box(25, 40, 10, 20), (80, 100), detector_hw=(0, 50))
+    np.testing.assert_allclose(half, (40, 30, 60, 50))
+
+
 def test_a_padded_box_grows_on_all_sides_and_stays_in_the_image() -> None:
     box = BoundingBox2D(size_x=20.0, size_y=10.0)
     box.center.position.x, box.center.position.y = 30.0, 6.0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from mobile_sam.overlay import label_image, overlay_image, palette
 from mobile_sam_ros.diagnostics import WINDOW_S, Latency, Statistics, status, status_values
+from mobile_sam_ros.machine import memory, temperatures
 
 
 @pytest.mark.parametrize("percent", [50, 95, 99])
@@ -51,6 +54,24 @@ def test_status_is_found_again(silent: bool) -> None:
     assert message.status[0].level == level
     assert status_values(message, "/robot/sam") == values
     assert status_values(message, "/sam") is None
+
+
+def test_the_machine_says_what_can_be_read(tmp_path: Path) -> None:
+    for number, (name, value) in enumerate(
+        (("cpu-thermal", "48312"), ("gpu-thermal", "51000"), ("off", None), ("cpu-thermal", "1500"))
+    ):
+        zone = tmp_path / f"thermal_zone{number}"
+        zone.mkdir()
+        (zone / "type").write_text(name + "\n")
+        if value is not None:
+            (zone / "temp").write_text(value + "\n")
+    assert temperatures(tmp_path) == {
+        "temperature_cpu-thermal_c": "48.3",
+        "temperature_gpu-thermal_c": "51.0",
+        "temperature_cpu-thermal_3_c": "1.5",
+    }
+    assert 10 < float(memory()["memory_mb"]) < 100_000
+    assert memory(tmp_path / "none") == {} and temperatures(tmp_path / "none") == {}
 
 
 def test_smaller_objects_lie_on_top() -> None:

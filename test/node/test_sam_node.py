@@ -67,7 +67,8 @@ def test_a_detection_becomes_a_mask(graph: Peer) -> None:
     stamp = stamps()
     box = object_box(3)
     graph.images.publish(scene_image(3, stamp, "camera_optical"))
-    graph.detections.publish(detections(stamp, box_detection(box, "it", 0.7)))
+    # What leaves the frame_id out is believed.
+    graph.detections.publish(detections(stamp, box_detection(box, "it", 0.7), frame_id=""))
     graph.wait(lambda: all(kept.values()), "all outputs")
     for messages in kept.values():
         assert messages[0].header == header(stamp, "camera_optical")
@@ -145,6 +146,24 @@ def test_detections_without_their_image_are_said(graph: Peer, node: Process) -> 
     graph.wait(lambda: node.said("/detections: no image has stamp 5.000000000"), "the complaint")
     graph.wait(lambda: graph.number("detections/unmatched"), "the count")
     assert len(kept) == 1
+
+
+def test_detections_of_another_camera_are_refused(graph: Peer, node: Process) -> None:
+    """Cameras that are triggered together have images of equal stamps."""
+    kept = graph.listen("segments")
+    graph.stands()
+    stamp = stamps()
+    graph.images.publish(scene_image(0, stamp, "left"))
+    graph.detections.publish(
+        detections(stamp, box_detection(object_box(0), "wrong"), frame_id="right")
+    )
+    graph.wait(lambda: node.said("/detections: frame_id 'right' is not that of"), "the complaint")
+    graph.detections.publish(
+        detections(stamp, box_detection(object_box(0), "good"), frame_id="left")
+    )
+    graph.wait(lambda: kept, "segments")
+    assert [s.id for message in kept for s in message.segments] == ["good"]
+    graph.wait(lambda: graph.number("detections/other_frame_id"), "the count")
 
 
 def test_no_objects_give_empty_outputs(graph: Peer) -> None:

@@ -1,0 +1,159 @@
+"""Boxes of detectors that do not speak vision_msgs: any message with a header and a list of boxes,
+read by a layout that says where in it what stands.
+
+A layout is text: `key=field.field` pairs, separated by spaces or commas.
+
+    items                       the list, in the message; all others are fields of its items
+    x y width height            centre and size of a box, in pixels
+    x_min y_min x_max y_max     or its corners
+    theta                       its rotation, in radians (0)
+    id class score              what is carried through (empty, empty, 1)
+    header                      in the message (header)
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from functools import reduce
+from typing import Any
+
+from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+
+STANDARD = "vision_msgs/msg/Detection2DArray"
+LAYOUTS = {
+    # yolo_ros; github.com/mgonzs13/yolo_ros, yolo_msgs/msg of July 2026.
+    "yolo_msgs/msg/DetectionArray": (
+        "items=detections id=id class=class_name score=score theta=bbox.center.theta "
+        "x=bbox.center.position.x y=bbox.center.position.y width=bbox.size.x height=bbox.size.y"
+    ),
+}
+"""Layouts of types that are known."""
+
+_CENTRED = ("x", "y", "width", "height")
+_CORNERS = ("x_min", "y_min", "x_max", "y_max")
+_OPTIONAL = ("theta", "id", "class", "score")
+
+
+def parse_layout(text: str) -> dict[str, str]:
+    """Reads a layout.
+
+    Raises:
+        ValueError: not of the form, an unknown key, or one is missing; the message names it.
+    """
+    pairs = [part.partition("=") for part in re.split(r"[\s,]+", text.strip()) if part]
+    for key, equals, path in pairs:
+        if not equals or not path:
+            raise ValueError(f"detections_fields: {key + equals + path!r} is not key=field.field")
+    layout = {key: path for key, _, path in pairs}
+    known = {"items", "header", *_CENTRED, *_CORNERS, *_OPTIONAL}
+    for key in layout:
+        if key not in known:
+            raise ValueError(f"detections_fields: {key!r} is none of {', '.join(sorted(known))}")
+    box = _CORNERS if "x_min" in layout else _CENTRED
+    for key in ("items", *box):
+        if key not in layout:
+            raise ValueError(f"detections_fields: {key!r} is missing")
+    return {"header": "header"} | layout
+
+
+def get(message: Any, path: str) -> Any:
+    """Returns the field at a path, as `bbox.center.x`.
+
+    Raises:
+        AttributeError: there is none.
+    """
+    return reduce(getattr, path.split("."), message)
+
+
+def message_type(name: str) -> Any:
+    """Returns the class of a message type, by a name such as `vision_msgs/msg/Detection2DArray`.
+
+    Raises:
+        ValueError: it is not of this form, or not installed.
+    """
+    parts = name.split("/")
+    if len(parts) == 3 and parts[1] == "msg" and all(parts):
+        try:
+            return getattr(importlib.import_module(f"{parts[0]}.msg"), parts[2])
+        except (ImportError, AttributeError) as error:
+            raise ValueError(
+                f"detections_type: {name} is not there: {error}. Is its package installed and "
+                "sourced?"
+            ) from error
+    raise ValueError(f"detections_type: {name!r} is not of the form package/msg/Name")
+
+
+def reader(name: str, fields: str) -> tuple[Any, Callable[[Any], Detection2DArray]]:
+    """Returns the class of a detector's messages, and what makes standard ones of them.
+
+    Args:
+        name: of the type, as `yolo_msgs/msg/DetectionArray`.
+        fields: a layout; empty: that of `LAYOUTS`, or none for the standard type.
+
+    Raises:
+        ValueError: the type is not there, its layout is not known, or has fields that the type has
+            not.
+    """
+    kind = message_type(name)
+    if name == STANDARD and not fields:
+        return kind, lambda message: message
+    if not fields and name not in LAYOUTS:
+        raise ValueError(
+            f"detections_type: the layout of {name} is not known: say it by detections_fields"
+        )
+    layout = parse_layout(fields or LAYOUTS[name])
+    _check(kind, name, layout)
+    return kind, lambda message: standard(message, layout)
+
+
+def _check(kind: Any, name: str, layout: Mapping[str, str]) -> None:
+    """Looks for all fields of a layout in an empty message."""
+    message = kind()
+
+    def found(of: Any, key: str, what: str) -> Any:
+        try:
+            return get(of, layout[key])
+        except AttributeError:
+            raise ValueError(
+                f"detections_fields: {key}={layout[key]}: {what} has no such field"
+            ) from None
+
+    found(message, "header", name)
+    found(message, "items", name)
+    *outer, last = layout["items"].split(".")
+    holder = get(message, ".".join(outer)) if outer else message
+    kinds = holder.get_fields_and_field_types()[last]
+    match = re.fullmatch(r"sequence<(\w+)/(\w+)(, \d+)?>", kinds)
+    if match is None:
+        raise ValueError(f"detections_fields: items={layout['items']}: {kinds} is no list of boxes")
+    item = f"{match[1]}/msg/{match[2]}"
+    for key in layout.keys() - {"header", "items"}:
+        found(message_type(item)(), key, item)
+
+
+def standard(message: Any, layout: Mapping[str, str]) -> Detection2DArray:
+    """Returns a detector's message as the standard type has it."""
+    result = Detection2DArray(header=get(message, layout["header"]))
+    for item in get(message, layout["items"]):
+        values = {k: get(item, v) for k, v in layout.items() if k not in ("header", "items")}
+        detection = Detection2D(header=result.header, id=str(values.get("id", "")))
+        if "x_min" in values:
+            low = float(values["x_min"]), float(values["y_min"])
+            high = float(values["x_max"]), float(values["y_max"])
+            centre = (low[0] + high[0]) / 2, (low[1] + high[1]) / 2
+            size = high[0] - low[0], high[1] - low[1]
+        else:
+            centre = float(values["x"]), float(values["y"])
+            size = float(values["width"]), float(values["height"])
+        box = detection.bbox
+        box.center.position.x, box.center.position.y = centre
+        box.center.theta = float(values.get("theta", 0.0))
+        box.size_x, box.size_y = size
+        hypothesis = ObjectHypothesisWithPose()
+        hypothesis.hypothesis.class_id = str(values.get("class", ""))
+        hypothesis.hypothesis.score = float(values.get("score", 1.0))
+        detection.results.append(hypothesis)
+        result.detections.append(detection)
+    return result
