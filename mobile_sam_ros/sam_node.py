@@ -21,7 +21,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.utilities import remove_ros_args
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 from vision_msgs.msg import Detection2DArray
 
@@ -29,13 +29,13 @@ import mobile_sam
 from mobile_sam.backends import device_memory, free_unused
 from mobile_sam_ros import diagnostics, machine, parameters
 from mobile_sam_ros.conversions import nanoseconds
-from mobile_sam_ros.depth import DepthFrame
+from mobile_sam_ros.depth_input import DepthInput
 from mobile_sam_ros.detections import reader
 from mobile_sam_ros.frames import Frame, FrameRing
 from mobile_sam_ros.interrupts import interrupt_once
 from mobile_sam_ros.models import Models
 from mobile_sam_ros.msg import PromptArray
-from mobile_sam_ros.outputs import Outputs
+from mobile_sam_ros.outputs import THREE_D, Outputs
 from mobile_sam_ros.prompts import PromptStore, point_prompt
 from mobile_sam_ros.segmentation import Job, Segmentation, Topics
 from mobile_sam_ros.services import Services
@@ -71,8 +71,7 @@ class SamNode(LifecycleNode):
         self._statistics = diagnostics.Statistics()
         self._complain = Throttle(self.get_logger().error)
         self._frames: FrameRing[Frame] = FrameRing(self.values.frame_buffer)
-        self._depths: FrameRing[DepthFrame] = FrameRing(self.values.frame_buffer)
-        self._camera_info: CameraInfo | None = None
+        self._depth = DepthInput(self, self.values.frame_buffer)
         self._store = PromptStore()
         self._early: deque[Detection2DArray | PromptArray] = deque(maxlen=_EARLY)
         self._detector_seen = -_DETECTOR_SECONDS
@@ -121,7 +120,7 @@ class SamNode(LifecycleNode):
             lambda: self.values,
             Topics(image, *names),
             self._complain,
-            self._depth_of,
+            lambda stamp: self._depth.find(stamp, int(self.values.depth_slop * 1e9)),
         )
         self._prepared_sizes = set()
         self._mailbox = self._worker.serve(segmentation.perform)
@@ -135,8 +134,6 @@ class SamNode(LifecycleNode):
             (PromptArray, "prompts", self._on_prompts, 10),
             (PointStamped, "clicked_point", self._on_clicked_point, 10),
             (Point, mouse, self._on_click, 10),
-            (Image, "depth", self._on_depth, sensor_data),
-            (CameraInfo, "camera_info", self._on_camera_info, sensor_data),
         ):
             options = QoSOverridingOptions.with_default_policies()
             self._inputs.append(
@@ -176,6 +173,7 @@ class SamNode(LifecycleNode):
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []
+        self._depth.listen(False)
         mailbox, self._mailbox = self._mailbox, None
         if mailbox is not None:
             for job in self._worker.leave(mailbox, _STOP_SECONDS):
@@ -219,6 +217,7 @@ class SamNode(LifecycleNode):
         size = (message.height, message.width) if isinstance(message, Image) else (0, 0)
         if size not in self._prepared_sizes:
             self._prepared_sizes.add(size)
+            self.get_logger().info("first image of its size: the model is made ready for it")
             self._order(Job(frame, prepare=True))
 
     def _on_detections(self, message: Any) -> None:
@@ -241,19 +240,6 @@ class SamNode(LifecycleNode):
     def _on_click(self, point: Point) -> None:
         prompts = [point_prompt(point, _CLICK)]
         self._on_prompts(PromptArray(mode=PromptArray.UNTIL_CLEARED, prompts=prompts))
-
-    def _on_depth(self, message: Image) -> None:
-        self._depths.add(DepthFrame(message))
-
-    def _on_camera_info(self, message: CameraInfo) -> None:
-        self._camera_info = message
-
-    def _depth_of(self, stamp: int) -> tuple[Image, CameraInfo] | None:
-        """Returns depth and calibration for the image of a stamp; called on the worker's thread."""
-        found = self._depths.find(stamp, int(self.values.depth_slop * 1e9))
-        if found is None or self._camera_info is None:
-            return None
-        return found.message, self._camera_info
 
     def _slop(self) -> int:
         return int(self.values.match_slop * 1e9)
@@ -338,6 +324,8 @@ class SamNode(LifecycleNode):
 
     def _report(self) -> None:
         active = bool(self._inputs)
+        if active and self._outputs is not None:
+            self._depth.listen(bool(self._outputs.wanted() & THREE_D))
         silent = active and monotonic() - self._image_seen > max(self.values.silence_warning, 2.0)
         if not silent:
             self._silence_said = False

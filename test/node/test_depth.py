@@ -205,12 +205,15 @@ def test_points_and_boxes_from_the_node(tmp_path: Path) -> None:
     box = tuple(float(v) for v in tight_box(scene.labels == 3))
     depth = np.where(scene.labels == 3, 700, 2000).astype(np.uint16)
     with running(tmp_path / "log", stale_after=0.0) as node, peer(node) as graph:
+        graph.stands(graph.images, graph.detections)
+        graph.spin_for(1.5)
+        assert not graph.count_subscribers("/depth")  # nobody wants what is made of it
         clouds = graph.listen("points", PointCloud2)
         found = graph.listen("detections_3d", Detection3DArray)
         depths = graph.create_publisher(Image, "depth", 5)
         infos = graph.create_publisher(CameraInfo, "camera_info", 5)
         graph.stands(graph.images, graph.detections, depths, infos)
-        for number in range(1, 60):
+        for number in range(1, 200):
             stamp = number * 1_000_000_000
             info = CameraInfo(header=header(stamp), height=240, width=320)
             info.k = [300.0, 0.0, 159.5, 0.0, 300.0, 119.5, 0.0, 0.0, 1.0]

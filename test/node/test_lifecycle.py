@@ -24,7 +24,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from mobile_sam.checkpoints import save_safetensors
 from mobile_sam.modeling import MOBILE_SAM, Sam
 
-INPUTS = ("/image", "/detections", "/prompts", "/clicked_point", "/depth", "/camera_info")
+INPUTS = ("/image", "/detections", "/prompts", "/clicked_point")
 
 
 def change(graph: Peer, transition: int) -> bool:
