@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import os
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,7 @@ from mobile_sam.checkpoints import WeightsError, load_sam
 from mobile_sam.modeling import ALL, SamConfig
 
 EXPORT_BACKENDS = ("onnx", "tensorrt")
+_LOGGER = logging.getLogger(__name__)
 BACKENDS = ("auto", "torch", "openvino", *EXPORT_BACKENDS)
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -94,6 +96,10 @@ def load_backend(
                     f"backend 'openvino' cannot be used: {error}: pip install "
                     "'mobile_sam[openvino]'"
                 ) from error
+        except RuntimeError as error:  # it is there, but does not start
+            if backend == "openvino":
+                raise ValueError(f"backend 'openvino' cannot be used: {error}") from error
+            _LOGGER.warning("OpenVINO does not start, so PyTorch runs the model: %s", error)
     return TorchSam(sam, precision, encode_padding)
 
 

@@ -9,6 +9,7 @@ picture does to its padding and that does back to the picture; `margin` computes
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -58,17 +59,14 @@ class PictureEncoder(nn.Module):
         self.cells = config.embedding_size
         parameter = next(encoder.parameters())
         empty = torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
-        whole: list[Tensor] = []
+        places = itertools.count()
 
         def keep(x: Tensor, rows: int, columns: int) -> Tensor:
-            whole.append(x)
+            self._keep_strips(next(places), x, size)
             return x
 
         with torch.no_grad():
             self._encode(empty.contiguous(memory_format=torch.channels_last), keep)
-        self._places = len(whole)
-        for place, x in enumerate(whole):
-            self._keep_strips(place, x, size)
 
     def _keep_strips(self, place: int, whole: Tensor, size: int) -> None:
         """Keeps what lies beside the picture at one place of the network: a strip at its right, as
@@ -78,8 +76,7 @@ class PictureEncoder(nn.Module):
             ("right", whole[..., :height, width:]),
             ("below", whole[..., height:, :]),
         ):
-            kept = strip.clone(memory_format=torch.contiguous_format)
-            kept = kept.contiguous(memory_format=torch.channels_last)
+            kept = strip.clone(memory_format=torch.channels_last)
             self.register_buffer(f"{name}_{place}", kept, persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -91,12 +88,11 @@ class PictureEncoder(nn.Module):
         Returns:
             float (B, embedding_dim, embedding_size, embedding_size), as of the padded input.
         """
-        place = 0
+        places = itertools.count()
 
         def extend(x: Tensor, rows: int, columns: int) -> Tensor:
-            nonlocal place
+            place = next(places)
             right, below = getattr(self, f"right_{place}"), getattr(self, f"below_{place}")
-            place += 1
             height, width = x.shape[-2:]
             if columns > width:
                 beside = right[..., : columns - width].expand(len(x), -1, -1, -1)

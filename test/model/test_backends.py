@@ -133,6 +133,21 @@ def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
         load_backend("demo", "cpu", "openvino")
 
 
+def test_auto_goes_on_without_what_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    openvino = pytest.importorskip("openvino")
+
+    def fail() -> None:
+        raise RuntimeError("no plugins")
+
+    monkeypatch.setattr(openvino, "Core", fail)
+    assert type(load_backend("demo", "cpu")).__name__ == "TorchSam"
+    assert "OpenVINO does not start, so PyTorch runs the model: no plugins" in caplog.text
+    with pytest.raises(ValueError, match="'openvino' cannot be used: no plugins"):
+        load_backend("demo", "cpu", "openvino")
+
+
 def test_what_cannot_be_is_said() -> None:
     with pytest.raises(ValueError, match="backend 'tensorflow' is none of auto, torch"):
         load_backend("demo", backend="tensorflow")
