@@ -63,8 +63,12 @@ class FrameRing(Generic[Kept]):
         return frames[-1] if frames else None
 
     def find(self, stamp: int, slop: int) -> Kept | None:
-        """Returns the frame of `stamp`, or the nearest one at most `slop` away (nanoseconds)."""
-        nearest = min(list(self._frames), key=lambda frame: abs(frame.stamp - stamp), default=None)
+        """Returns the frame of `stamp`, or the nearest one at most `slop` away (nanoseconds).
+
+        Of several with the same stamp, as of a short bag that begins again, the one that came last.
+        """
+        newest_first = list(self._frames)[::-1]
+        nearest = min(newest_first, key=lambda frame: abs(frame.stamp - stamp), default=None)
         if nearest is None or abs(nearest.stamp - stamp) > slop:
             return None
         return nearest

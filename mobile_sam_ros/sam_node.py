@@ -14,6 +14,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point, PointStamped
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
@@ -86,7 +87,8 @@ class SamNode(LifecycleNode):
         self._image_type = CompressedImage if compressed else Image
         self._image_name = "image/compressed" if compressed else "image"
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
-        self.create_timer(1.0, self._report)
+        # Of the machine's time: with use_sim_time, a paused bag must not silence the diagnostics.
+        self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.create_service(Trigger, "~/clear_prompts", self._clear_prompts)
         image = self.resolve_topic_name(self._image_name)
         self._model_services = Services(self, self._submit, self._frames.newest, image)

@@ -130,7 +130,8 @@ class Process:
         topics = [f"{s}/image{kind}" for s in spaces for kind in ("", "/compressed")]
         for topic in topics if reliable else ():
             command += ["-p", f"qos_overrides.{topic}.subscription.reliability:=reliable"]
-        for name, value in parameters.items():
+        # Ready at once, unless a test wants what users have.
+        for name, value in ({"backend": "torch"} | parameters).items():
             command += ["-p", f"{name}:={value}"]
         for name, value in remaps.items():
             command += ["-r", f"{name}:={value}"]

@@ -54,6 +54,12 @@ def test_forgets_all_when_time_is_set_back(ring: FrameRing) -> None:
     assert ring.newest() is not None and ring.may_come(6)
 
 
+def test_of_equal_stamps_the_last_one_counts(ring: FrameRing) -> None:
+    again = frame(300)
+    ring.add(again)
+    assert ring.find(300, 0) is again
+
+
 def test_newest_replaces_and_orders_come_first() -> None:
     mailbox: Mailbox[str] = Mailbox()
     assert mailbox.put_newest("old") is None

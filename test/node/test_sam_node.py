@@ -36,7 +36,7 @@ SECOND = 1_000_000_000
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """One node for all tests that leave it as it was; bad input is part of that."""
     log = tmp_path_factory.mktemp("node") / "sam.log"
-    with running(log, stale_after=0.0) as process:
+    with running(log, stale_after=0.0, backend="auto") as process:
         yield process
         assert process.process.poll() is None, log.read_text()
 
