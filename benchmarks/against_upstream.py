@@ -75,6 +75,9 @@ def make_tasks(weights: Path, everything: bool) -> list[Task]:
     sam = load_sam(weights)
     # Not the reference: nobody would run it.
     ours = {str(way): Predictor(make_backend(sam, way)) for way in ways()[1:]}
+    for predictor in ours.values():
+        for size in SIZES.values():
+            predictor.prepare(size)
     frames = {name: MovingScene(7, size, 6).frame(0).image for name, size in SIZES.items()}
     tasks = [
         Task(
@@ -163,6 +166,7 @@ def _print_memory_of(who: str, weights: Path) -> None:
     else:
         backend, precision = who.split()
         ours = Predictor(make_backend(load_sam(weights), Way(backend, "cpu", precision)))
+        ours.prepare(SIZES["640x480"])
         assert ours.decode(ours.encode(frame), [Prompt(box=b) for b in boxes]).masks.any()
     # Not getrusage: that counts the parent's memory at the fork as well.
     lines = Path("/proc/self/status").read_text().splitlines()

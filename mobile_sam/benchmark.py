@@ -45,7 +45,7 @@ class Result:
 
     Attributes:
         way: which.
-        first_ms: until the first picture was encoded, which prepares the encoder for its size.
+        first_ms: until the first picture was encoded, after the model was made ready for its size.
         encode_ms: median, by the picture's size, of `SIZES`.
         decode_ms: median, of 8 boxes in a picture of 640x480, with their masks.
         agreement: mean IoU of these masks with those of PyTorch in fp32 with padding; None where
@@ -144,8 +144,11 @@ def measure(
             finished(by.device)
 
         begin = time.perf_counter()
+        predictor.prepare(first.image.shape[:2])
         encode(first.image)
         first_ms = 1000 * (time.perf_counter() - begin)
+        for size in SIZES.values():
+            predictor.prepare(size)
         times = interleaved_medians(
             {name: lambda i=image: encode(i) for name, image in images.items()},  # type: ignore[misc]
             repeats,

@@ -94,6 +94,13 @@ class Predictor:
         features = self.model.encode(pixels.to(self.model.device))
         return Embedding(features, (height, width), scaled_hw)
 
+    def prepare(self, image_size: tuple[int, int]) -> None:
+        """Makes the model ready for images of a size, height and width, which may take seconds.
+
+        Without it, a compiled backend is ready with the third image of a size.
+        """
+        self.model.prepare(scaled_size(image_size, self.input_size))
+
     @torch.inference_mode()
     def decode(
         self, embedding: Embedding, prompts: Sequence[Prompt], multimask: bool | None = None

@@ -116,6 +116,7 @@ class Segmentation:
         """Encodes an image that nobody asks for, so that the first that counts is not late."""
         try:
             image, _ = self._converted(frame)
+            self._predictor.prepare(image.shape[:2])
             self._last = (frame, image, self._predictor.encode(image))
         except Exception as error:  # whoever asks for masks will be told in full
             self._complain(f"{self._topics.image}: cannot prepare for its size: {error}")

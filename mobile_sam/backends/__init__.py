@@ -34,6 +34,9 @@ class Backend(Protocol):
     def encode(self, pixels: Tensor) -> Tensor:
         """See `Sam.encode`."""
 
+    def prepare(self, picture_hw: tuple[int, int]) -> None:
+        """Makes what is slow at first ready for pictures of a size (height, width) at once."""
+
     def decode(
         self,
         embedding: Tensor,

@@ -111,6 +111,9 @@ class OnnxSam:
         (embedding,) = self._encoder.run(["embedding"], {"pixels": array})
         return torch.from_numpy(embedding)
 
+    def prepare(self, picture_hw: tuple[int, int]) -> None:
+        """See `Backend.prepare`: all sizes are padded to one."""
+
     def decode(
         self,
         embedding: Tensor,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mobile_sam.backends.picture_encoders import Encode, PictureEncoders
+from mobile_sam.backends.pytorch import in_precision
 from mobile_sam.modeling import ALL, Sam
 from mobile_sam.modeling.picture_encoder import PictureEncoder
 
@@ -19,8 +20,8 @@ _PRECISIONS = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}
 class OpenVinoSam:
     """A model of which OpenVINO runs the image encoder; takes and gives what `Sam` does.
 
-    The encoder is compiled when the first picture of a size comes, in some seconds. The decoder
-    stays PyTorch's: it is small, and its work changes with every call.
+    The encoder is compiled for each size of picture, in some seconds (`PictureEncoders` says when).
+    The decoder stays PyTorch's: it is small, and its work changes with every call.
     """
 
     def __init__(self, sam: Sam, precision: str = "fp32", encode_padding: bool = False) -> None:
@@ -37,7 +38,9 @@ class OpenVinoSam:
                 + ", ".join(name for name in _PRECISIONS if name.upper() in (*abilities, "FP32"))
             )
         self.sam, self.config, self.precision = sam, sam.config, precision
-        self._encoders = PictureEncoders(sam, encode_padding, self._prepared)
+        self._encoders = PictureEncoders(
+            sam, encode_padding, lambda encoder: in_precision(encoder, precision), self._compiled
+        )
 
     @property
     def device(self) -> torch.device:
@@ -47,6 +50,10 @@ class OpenVinoSam:
     def encode(self, pixels: Tensor) -> Tensor:
         """See `Sam.encode`."""
         return self._encoders.encode(pixels)
+
+    def prepare(self, picture_hw: tuple[int, int]) -> None:
+        """See `Backend.prepare`."""
+        self._encoders.prepare(picture_hw)
 
     def decode(
         self,
@@ -60,7 +67,7 @@ class OpenVinoSam:
         """See `Sam.decode`; always in fp32."""
         return self.sam.decode(embedding, points, labels, mask_logits, has_mask, masks)
 
-    def _prepared(self, encoder: PictureEncoder) -> Encode:
+    def _compiled(self, encoder: PictureEncoder) -> Encode:
         example = torch.zeros(1, 3, *encoder.region_hw)
         with warnings.catch_warnings():
             # That tracing fixes all sizes, which is wanted here.

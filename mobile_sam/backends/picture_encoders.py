@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,43 +17,76 @@ MARGIN_CELLS = 2
 """Cells of padding that are encoded along with a picture; what it costs and what it saves is in
 docs/performance.md."""
 _KEPT = 8  # sizes, as many as there may be cameras in one process
+_PLAIN = 2  # pictures of a size that are not worth a compilation
 
 Encode = Callable[[Tensor], Tensor]
 
 
+@dataclass
+class _Entry:
+    encoder: PictureEncoder
+    encode: Encode
+    pictures: int = 0
+    compiled: bool = False
+
+
 class PictureEncoders:
-    """Encodes pictures as `Sam.encode` does, by an encoder that is made for their size."""
+    """Encodes pictures as `Sam.encode` does, by an encoder that is made for their size.
+
+    The first two of a size are encoded by PyTorch, and only the third has the encoder compiled,
+    where there is something to compile: a folder of photographs would wait for nothing else.
+    """
 
     def __init__(
-        self, sam: Sam, encode_padding: bool, prepared: Callable[[PictureEncoder], Encode]
+        self,
+        sam: Sam,
+        encode_padding: bool,
+        plain: Callable[[PictureEncoder], Encode],
+        compiled: Callable[[PictureEncoder], Encode] | None = None,
     ) -> None:
         """Makes nothing yet.
 
         Args:
             sam: in evaluation mode.
             encode_padding: whether to encode all of the padding, as SAM does, at its full cost.
-            prepared: makes of an encoder what runs it.
+            plain: makes of an encoder what runs it, at once.
+            compiled: the same, in seconds, for what runs faster.
         """
-        self._sam, self._encode_padding, self._prepared = sam, encode_padding, prepared
-        self._known: OrderedDict[tuple[int, int], tuple[tuple[int, int], Encode]] = OrderedDict()
+        self._sam, self._encode_padding = sam, encode_padding
+        self._plain, self._compiled = plain, compiled
+        self._known: OrderedDict[tuple[int, int], _Entry] = OrderedDict()
 
     def encode(self, pixels: Tensor) -> Tensor:
         """See `Sam.encode`."""
         height, width = pixels.shape[-2:]
-        side = self._sam.config.image_size
-        picture_hw = (side, side) if self._encode_padding else (height, width)
-        if picture_hw not in self._known:
-            self._known[picture_hw] = self._made(picture_hw)
-            if len(self._known) > _KEPT:
-                self._known.popitem(last=False)
-        self._known.move_to_end(picture_hw)
-        region_hw, encode = self._known[picture_hw]
-        return encode(normalised(pixels, region_hw))
+        entry = self._entry((height, width))
+        if entry.pictures >= _PLAIN:
+            self._compile(entry)
+        entry.pictures += 1
+        return entry.encode(normalised(pixels, entry.encoder.region_hw))
+
+    def prepare(self, picture_hw: tuple[int, int]) -> None:
+        """Compiles for pictures of a size at once."""
+        self._compile(self._entry(picture_hw))
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _made(self, picture_hw: tuple[int, int]) -> tuple[tuple[int, int], Encode]:
+    def _entry(self, picture_hw: tuple[int, int]) -> _Entry:
         config = self._sam.config
-        margin = MARGIN_CELLS * config.stride
-        encoder = PictureEncoder(self._sam.image_encoder, config, picture_hw, margin).eval()
-        return encoder.region_hw, self._prepared(encoder)
+        if self._encode_padding:
+            picture_hw = (config.image_size, config.image_size)
+        if picture_hw not in self._known:
+            margin = MARGIN_CELLS * config.stride
+            encoder = PictureEncoder(self._sam.image_encoder, config, picture_hw, margin).eval()
+            self._known[picture_hw] = _Entry(encoder, self._plain(encoder))
+            if len(self._known) > _KEPT:
+                self._known.popitem(last=False)
+        self._known.move_to_end(picture_hw)
+        return self._known[picture_hw]
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _compile(self, entry: _Entry) -> None:
+        if self._compiled is not None and not entry.compiled:
+            entry.encode = self._compiled(entry.encoder)
+        entry.compiled = True

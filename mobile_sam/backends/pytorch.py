@@ -12,6 +12,17 @@ from mobile_sam.modeling.picture_encoder import PictureEncoder
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def in_precision(encoder: PictureEncoder, precision: str) -> Encode:
+    """Returns what runs an encoder in "fp32", "bf16" or "fp16", and returns float32."""
+    dtype = _PRECISIONS[precision]
+
+    def encode(pixels: Tensor) -> Tensor:
+        with torch.autocast(pixels.device.type, dtype, enabled=dtype is not None):
+            return encoder(pixels).float()
+
+    return encode
+
+
 class TorchSam:
     """A model on a device; takes and gives what `Sam` does."""
 
@@ -24,8 +35,9 @@ class TorchSam:
         if precision == "fp16" and sam.device.type == "cpu":
             raise ValueError("precision 'fp16' cannot be used on the CPU: take bf16 or fp32")
         self.sam, self.config, self.precision = sam, sam.config, precision
-        self._dtype = _PRECISIONS[precision]
-        self._encoders = PictureEncoders(sam, encode_padding, self._prepared)
+        self._encoders = PictureEncoders(
+            sam, encode_padding, lambda encoder: in_precision(encoder, precision)
+        )
 
     @property
     def device(self) -> torch.device:
@@ -35,6 +47,10 @@ class TorchSam:
     def encode(self, pixels: Tensor) -> Tensor:
         """See `Sam.encode`."""
         return self._encoders.encode(pixels)
+
+    def prepare(self, picture_hw: tuple[int, int]) -> None:
+        """See `Backend.prepare`."""
+        self._encoders.prepare(picture_hw)
 
     def decode(
         self,
@@ -47,10 +63,3 @@ class TorchSam:
     ) -> tuple[Tensor, Tensor]:
         """See `Sam.decode`; always in fp32."""
         return self.sam.decode(embedding, points, labels, mask_logits, has_mask, masks)
-
-    def _prepared(self, encoder: PictureEncoder) -> Encode:
-        def encode(pixels: Tensor) -> Tensor:
-            with torch.autocast(pixels.device.type, self._dtype, enabled=self._dtype is not None):
-                return encoder(pixels).float()
-
-        return encode

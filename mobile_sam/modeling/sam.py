@@ -75,6 +75,9 @@ class Sam(nn.Module):
         side = self.config.image_size
         return self.image_encoder(normalised(pixels, (side, side)))
 
+    def prepare(self, picture_hw: tuple[int, int]) -> None:
+        """Does nothing: all sizes are padded to one."""
+
     def decode(
         self,
         embedding: Tensor,

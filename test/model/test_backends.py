@@ -36,7 +36,10 @@ def predictor(request: pytest.FixtureRequest) -> Predictor:
     """As users have it."""
     if request.param == "openvino":
         pytest.importorskip("openvino")
-    return Predictor.from_weights("demo", "cpu", request.param)
+    predictor = Predictor.from_weights("demo", "cpu", request.param)
+    for size in [*SIZES, (256, 256)]:
+        predictor.prepare(size)
+    return predictor
 
 
 def scenes(size_hw: tuple[int, int]) -> list[Example]:
@@ -77,6 +80,7 @@ def test_without_its_padding_a_picture_has_the_same_masks(
 def test_with_its_padding_a_picture_is_encoded_exactly(sam: Sam) -> None:
     (example, *_) = scenes((144, 256))
     exact = Predictor.from_weights("demo", "cpu", encode_padding=True)
+    exact.prepare((144, 256))
     wanted, found = (p.encode(example.image).features for p in (Predictor(sam), exact))
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
 
@@ -90,6 +94,27 @@ def test_pictures_of_many_sizes_come_in_turn(sam: Sam) -> None:
     embeddings = [predictor.encode(image).features for image in images]
     assert all(e.shape == embeddings[0].shape for e in embeddings)
     torch.testing.assert_close(embeddings[-1], embeddings[0])
+
+
+def test_a_third_picture_of_a_size_is_worth_a_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+    openvino = pytest.importorskip("openvino")
+    conversions: list[object] = []
+    convert = openvino.convert_model
+    monkeypatch.setattr(
+        openvino, "convert_model", lambda *a, **k: conversions.append(a) or convert(*a, **k)
+    )
+    predictor = Predictor.from_weights("demo", "cpu", "openvino")
+    image = np.zeros((64, 256, 3), np.uint8)
+    first, second = (predictor.encode(image).features for _ in range(2))
+    assert not conversions
+    third, fourth = (predictor.encode(image).features for _ in range(2))
+    assert len(conversions) == 1
+    for other in (second, third, fourth):
+        torch.testing.assert_close(other, first, atol=1e-4, rtol=0)
+    predictor.prepare((64, 256))
+    assert len(conversions) == 1
+    predictor.prepare((256, 64))
+    assert len(conversions) == 2
 
 
 def test_wider_margins_come_nearer(sam: Sam) -> None:
@@ -115,6 +140,7 @@ def test_bf16_has_nearly_the_same_masks(sam: Sam, backend: str) -> None:
         if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             pytest.skip("this CPU has no bf16")
     half = Predictor.from_weights("demo", "cpu", backend, "bf16", encode_padding=True)
+    half.prepare((256, 256))
     overlaps = [
         (one & other).sum() / max((one | other).sum(), 1)
         for example in scenes((256, 256))
