@@ -72,7 +72,7 @@ WEIGHTS: dict[str, WeightsEntry] = {
             description="small model for demonstration, trained on procedurally drawn scenes",
             source="python -m mobile_sam.training.finetune scenes",
             licence="Apache-2.0",
-            git_blob="a94c97f7c66d3a8e417acfa70a3f277243afc602",
+            git_blob="a89c08c344ae0195e2a2727e57270e18fd57d5fc",
             file_name="demo.safetensors",
             packaged=True,
         ),

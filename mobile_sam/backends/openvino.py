@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from mobile_sam.backends.picture_encoders import Encode, PictureEncoders
-from mobile_sam.backends.pytorch import in_precision
+from mobile_sam.backends.pytorch import decode_in_parts, in_precision
 from mobile_sam.modeling import ALL, Sam
 from mobile_sam.modeling.picture_encoder import PictureEncoder
+from mobile_sam.modeling.sam import normalised
 
 _PRECISIONS = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}
 
@@ -65,7 +66,9 @@ class OpenVinoSam:
         masks: slice = ALL,
     ) -> tuple[Tensor, Tensor]:
         """See `Sam.decode`; always in fp32."""
-        return self.sam.decode(embedding, points, labels, mask_logits, has_mask, masks)
+        return decode_in_parts(
+            self.sam, embedding, points, labels, mask_logits, has_mask, masks
+        )
 
     def _compiled(self, encoder: PictureEncoder) -> Encode:
         example = torch.zeros(1, 3, *encoder.region_hw)
@@ -81,7 +84,8 @@ class OpenVinoSam:
         compiled = self._core.compile_model(model, "CPU", settings)
 
         def encode(pixels: Tensor) -> Tensor:
-            results = [compiled(one[None].numpy())[0] for one in pixels.contiguous()]
+            regions = normalised(pixels, encoder.region_hw).contiguous()
+            results = [compiled(one[None].numpy())[0] for one in regions]
             return torch.cat([torch.from_numpy(result) for result in results])
 
         return encode

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from mobile_sam.modeling import Sam
 from mobile_sam.modeling.picture_encoder import PictureEncoder
-from mobile_sam.modeling.sam import normalised
 
 MARGIN_CELLS = 2
 """Cells of padding that are encoded along with a picture; what it costs and what it saves is in
@@ -49,7 +48,7 @@ class PictureEncoders:
         Args:
             sam: in evaluation mode.
             encode_padding: whether to encode all of the padding, as SAM does, at its full cost.
-            plain: makes of an encoder what runs it, at once.
+            plain: makes of an encoder what runs it on pixels as `Sam.encode` takes them, at once.
             compiled: the same, in seconds, for what runs faster.
         """
         self._sam, self._encode_padding = sam, encode_padding
@@ -63,7 +62,7 @@ class PictureEncoders:
         if entry.pictures >= _PLAIN:
             self._compile(entry)
         entry.pictures += 1
-        return entry.encode(normalised(pixels, entry.encoder.region_hw))
+        return entry.encode(pixels)
 
     def prepare(self, picture_hw: tuple[int, int]) -> None:
         """Compiles for pictures of a size at once."""
@@ -73,11 +72,12 @@ class PictureEncoders:
     @torch.no_grad()
     def _entry(self, picture_hw: tuple[int, int]) -> _Entry:
         config = self._sam.config
-        if self._encode_padding:
-            picture_hw = (config.image_size, config.image_size)
         if picture_hw not in self._known:
+            height, width = picture_hw
+            if self._encode_padding or height > width:
+                height = config.image_size
             margin = MARGIN_CELLS * config.stride
-            encoder = PictureEncoder(self._sam.image_encoder, config, picture_hw, margin).eval()
+            encoder = PictureEncoder(self._sam.image_encoder, config, height, margin).eval()
             self._known[picture_hw] = _Entry(encoder, self._plain(encoder))
             if len(self._known) > _KEPT:
                 self._known.popitem(last=False)

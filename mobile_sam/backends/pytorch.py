@@ -8,19 +8,52 @@ from torch import Tensor
 from mobile_sam.backends.picture_encoders import Encode, PictureEncoders
 from mobile_sam.modeling import ALL, Sam
 from mobile_sam.modeling.picture_encoder import PictureEncoder
+from mobile_sam.modeling.sam import normalised
 
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_CACHED_OBJECTS = 4
 
 
 def in_precision(encoder: PictureEncoder, precision: str) -> Encode:
-    """Returns what runs an encoder in "fp32", "bf16" or "fp16", and returns float32."""
+    """Returns what runs an encoder on pixels in "fp32", "bf16" or "fp16", and returns float32."""
     dtype = _PRECISIONS[precision]
 
     def encode(pixels: Tensor) -> Tensor:
+        region = normalised(pixels, encoder.region_hw)
         with torch.autocast(pixels.device.type, dtype, enabled=dtype is not None):
-            return encoder(pixels).float()
+            return encoder(region).float()
 
     return encode
+
+
+def decode_in_parts(
+    sam: Sam,
+    embedding: Tensor,
+    points: Tensor,
+    labels: Tensor,
+    mask_logits: Tensor | None,
+    has_mask: Tensor | None,
+    masks: slice,
+) -> tuple[Tensor, Tensor]:
+    """See `Sam.decode`, of one embedding; on a CPU a few objects at once, whose maps of all cells
+    its caches hold."""
+    count = len(labels)
+    if sam.device.type != "cpu" or count <= _CACHED_OBJECTS:
+        return sam.decode(embedding, points, labels, mask_logits, has_mask, masks)
+    parts = [slice(first, first + _CACHED_OBJECTS) for first in range(0, count, _CACHED_OBJECTS)]
+    decoded = [
+        sam.decode(
+            embedding,
+            points[part],
+            labels[part],
+            None if mask_logits is None else mask_logits[part],
+            None if has_mask is None else has_mask[part],
+            masks,
+        )
+        for part in parts
+    ]
+    logits, iou = zip(*decoded, strict=True)
+    return torch.cat(logits), torch.cat(iou)
 
 
 class TorchSam:
@@ -62,4 +95,6 @@ class TorchSam:
         masks: slice = ALL,
     ) -> tuple[Tensor, Tensor]:
         """See `Sam.decode`; always in fp32."""
-        return self.sam.decode(embedding, points, labels, mask_logits, has_mask, masks)
+        return decode_in_parts(
+            self.sam, embedding, points, labels, mask_logits, has_mask, masks
+        )

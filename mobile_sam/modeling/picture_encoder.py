@@ -1,10 +1,13 @@
 """Encodes the picture and not its padding, as if the padding had been there.
 
 A camera's picture is not square: at 4:3 a quarter of the padded input is padding, at 16:9 it is
-44 %. What the encoder makes of padding hardly depends on the picture beside it, so it is computed
-once, of an empty input, and put beside the picture wherever a layer looks beyond its edge: as the
+44 %. What the encoder makes of padding hardly depends on the picture above it, so it is computed
+once, of an empty input, and put below the picture wherever a layer looks beyond its edge: as the
 neighbours of a convolution and as the keys of an attention window. Left out is only what the
 picture does to its padding and that does back to the picture; `margin` computes more of it.
+
+Only padding below is left out, not that at the right of a portrait picture: what was measured was
+measured for landscape ones (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -18,66 +21,50 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mobile_sam.modeling.config import SamConfig
-from mobile_sam.modeling.image_encoder import (
-    AttentionStage,
-    ConvolutionStage,
-    Downsample,
-    ImageEncoder,
-)
+from mobile_sam.modeling.image_encoder import AttentionStage, Downsample, ImageEncoder
 
-# Puts what lies right of and below a map (B, C, H, W) beside it, up to a number of rows and
-# columns. It is called in the same order each time.
-_Extend = Callable[[Tensor, int, int], Tensor]
+# Puts what lies below a map (B, H, W, C) under it, up to a number of rows. It is called in the
+# same order each time.
+_Extend = Callable[[Tensor, int], Tensor]
 
 
 class PictureEncoder(nn.Module):
-    """An image encoder for pictures of one size; shares the weights of the one it is made of."""
+    """An image encoder for pictures of one height, as wide as the input; shares the weights of the
+    one it is made of."""
 
     def __init__(
-        self,
-        encoder: ImageEncoder,
-        config: SamConfig,
-        picture_hw: tuple[int, int],
-        margin: int = 0,
+        self, encoder: ImageEncoder, config: SamConfig, height: int, margin: int
     ) -> None:
-        """Encodes an empty input and keeps what will lie beside the pictures.
+        """Encodes an empty input and keeps what will lie below the pictures.
 
         Args:
             encoder: in evaluation mode, with the weights it will have.
             config: of the model.
-            picture_hw: height and width of the pictures, in pixels, at most `image_size`.
+            height: of the pictures, in pixels, at most `image_size`.
             margin: pixels of padding that are computed along with the picture.
         """
         super().__init__()
         self.encoder = encoder
         size, stride = config.image_size, config.stride
-        height, width = (
-            min(size, -(-(side + (margin if side < size else 0)) // stride) * stride)
-            for side in picture_hw
-        )
-        self.region_hw = (height, width)
+        padded = height + (margin if height < size else 0)
+        self.region_hw = (min(size, -(-padded // stride) * stride), size)
         self.cells = config.embedding_size
+        if self.region_hw[0] < size:
+            self._keep_what_lies_below(size)
+
+    def _keep_what_lies_below(self, size: int) -> None:
+        encoder = self.encoder
         parameter = next(encoder.parameters())
         empty = torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
         places = itertools.count()
 
-        def keep(x: Tensor, rows: int, columns: int) -> Tensor:
-            self._keep_strips(next(places), x, size)
+        def keep(x: Tensor, rows: int) -> Tensor:
+            first = self.region_hw[0] * x.shape[1] // size
+            self.register_buffer(f"below_{next(places)}", x[:, first:].clone(), persistent=False)
             return x
 
         with torch.no_grad():
             self._encode(empty.contiguous(memory_format=torch.channels_last), keep)
-
-    def _keep_strips(self, place: int, whole: Tensor, size: int) -> None:
-        """Keeps what lies beside the picture at one place of the network: a strip at its right, as
-        high as the picture, and one below, as wide as the input."""
-        height, width = (side * whole.shape[-1] // size for side in self.region_hw)
-        for name, strip in (
-            ("right", whole[..., :height, width:]),
-            ("below", whole[..., height:, :]),
-        ):
-            kept = strip.clone(memory_format=torch.channels_last)
-            self.register_buffer(f"{name}_{place}", kept, persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Encodes pictures.
@@ -88,69 +75,75 @@ class PictureEncoder(nn.Module):
         Returns:
             float (B, embedding_dim, embedding_size, embedding_size), as of the padded input.
         """
+        height, width = self.region_hw
+        if height == width:
+            return self._encode(pixels, lambda x, rows: x)
         places = itertools.count()
 
-        def extend(x: Tensor, rows: int, columns: int) -> Tensor:
-            place = next(places)
-            right, below = getattr(self, f"right_{place}"), getattr(self, f"below_{place}")
-            height, width = x.shape[-2:]
-            if columns > width:
-                beside = right[..., : columns - width].expand(len(x), -1, -1, -1)
-                x = torch.cat([x, beside], dim=3)
-            if rows > height:
-                beneath = below[..., : rows - height, :columns].expand(len(x), -1, -1, -1)
-                x = torch.cat([x, beneath], dim=2)
-            return x
+        def extend(x: Tensor, rows: int) -> Tensor:
+            below = getattr(self, f"below_{next(places)}")
+            count, height, width, _ = x.shape
+            if rows <= height:
+                return x
+            beneath = below[:, : rows - height].expand(count, -1, -1, -1)
+            # As rows of cells, because OpenVINO would lay maps out anew here.
+            cells = torch.cat([x.flatten(1, 2), beneath.flatten(1, 2)], dim=1)
+            return cells.unflatten(1, (-1, width))
 
         return self._encode(pixels, extend)
 
     def _encode(self, pixels: Tensor, extend: _Extend) -> Tensor:
         """What `ImageEncoder` does, with `extend` wherever a layer looks beyond the edge.
 
-        A convolution of stride 2 never does, as all maps before one have even sides.
+        But for the first stage: its convolutions look no farther than the margin. And a
+        convolution of stride 2 never does, as all maps before one have even sides.
         """
-        x = self.encoder.patch_embed(pixels)
-        for stage in self.encoder.layers:
-            assert isinstance(stage, (ConvolutionStage, AttentionStage))
+        first, *stages = self.encoder.layers
+        x = first(self.encoder.patch_embed(pixels)).permute(0, 2, 3, 1)
+        for stage in stages:
+            assert isinstance(stage, AttentionStage)
             for block in stage.blocks:
-                if isinstance(block, TinyVitBlock):
-                    x = _attention_block(block, x, extend)
-                else:
-                    x = _cropped(block(_haloed(x, extend)), x)
+                x = _attention_block(block, x, extend)
             downsample = stage.downsample
-            if isinstance(downsample, Downsample) and downsample.conv2.conv.stride == (1, 1):
-                x = _cropped(downsample(_haloed(x, extend)), x)
-            else:
-                x = downsample(x)
-        x = _cropped(self.encoder.neck(_haloed(x, extend)), x)
-        return extend(x, self.cells, self.cells)
+            if isinstance(downsample, Downsample):
+                if downsample.conv2.conv.stride == (1, 1):
+                    x = _convolved(downsample, x, extend)
+                else:
+                    x = _channels_first(downsample, x)
+        x = _convolved(self.encoder.neck, x, extend)
+        return extend(x, self.cells).permute(0, 3, 1, 2)
 
 
-def _cropped(x: Tensor, like: Tensor) -> Tensor:
-    height, width = like.shape[-2:]
-    return x[..., :height, :width]
+def _channels_first(module: nn.Module, x: Tensor) -> Tensor:
+    """Applies what wants (B, C, H, W) to (B, H, W, C); the memory stays as it is."""
+    return module(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
-def _haloed(x: Tensor, extend: _Extend) -> Tensor:
-    """One cell more to each side, for a kernel of 3."""
-    height, width = x.shape[-2:]
-    return extend(x, height + 1, width + 1)
+def _cropped(x: Tensor, rows: int) -> Tensor:
+    """The first rows of a map (B, H, W, C)."""
+    width = x.shape[2]
+    return x.flatten(1, 2)[:, : rows * width].unflatten(1, (rows, width))
+
+
+def _convolved(module: nn.Module, x: Tensor, extend: _Extend) -> Tensor:
+    """Applies a convolution of kernel 3 and stride 1, which looks one row farther."""
+    rows = x.shape[1]
+    return _cropped(_channels_first(module, extend(x, rows + 1)), rows)
 
 
 def _attention_block(block: TinyVitBlock, x: Tensor, extend: _Extend) -> Tensor:
-    """What timm's block does, (B, C, H, W) to the same."""
-    height, width = x.shape[-2:]
+    """What timm's block does, (B, H, W, C) to the same."""
+    height, width = x.shape[1:3]
     window = block.window_size
     rows, columns = (-(-side // window) * window for side in (height, width))
-    around = extend(x, rows, columns)
+    around = extend(x, rows)
     # Windows that leave even the padded input are filled with zeros, which timm does as well.
-    missing = (0, columns - around.shape[3], 0, rows - around.shape[2])
-    around = F.pad(around, missing).permute(0, 2, 3, 1)
+    around = F.pad(around, (0, 0, 0, columns - width, 0, rows - around.shape[1]))
     windows = around.unflatten(2, (-1, window)).unflatten(1, (-1, window)).transpose(2, 3)
     attended = block.attn(windows.flatten(0, 2).flatten(1, 2))
     attended = attended.unflatten(1, (window, window)).unflatten(0, windows.shape[:3])
-    attended = attended.transpose(2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
-    x = x + _cropped(attended, x)
-    x = _cropped(block.local_conv(_haloed(x, extend)), x)
-    tokens = x.permute(0, 2, 3, 1)
-    return (tokens + block.mlp(tokens)).permute(0, 3, 1, 2)
+    attended = attended.transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, :, :width]
+    tokens = x.flatten(1, 2) + _cropped(attended, height).flatten(1, 2)
+    x = _convolved(block.local_conv, tokens.unflatten(1, (height, width)), extend)
+    tokens = x.flatten(1, 2)
+    return (tokens + block.mlp(tokens)).unflatten(1, (height, width))

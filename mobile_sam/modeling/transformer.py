@@ -108,11 +108,12 @@ class ImageToTokens(Attention):
         k = self.split(self.k_proj(placed)) * self.scale
         keys = torch.einsum("nthd,hdc->nhtc", k, self.weights_of(self.q_proj)).flatten(1, 2)
         offsets = torch.einsum("nthd,hd->nht", k, self.q_proj.bias.unflatten(0, (self.heads, -1)))
-        scores = torch.baddbmm(offsets.flatten(1)[:, None], where, keys.transpose(1, 2))
-        scores = scores.unflatten(2, (self.heads, -1))
+        # Tokens before cells: a sum over a few tokens is fast only across many cells.
+        scores = torch.baddbmm(offsets.flatten(1)[:, :, None], keys, where.transpose(1, 2))
+        scores = scores.unflatten(1, (self.heads, -1))
         if seen is not None:
-            scores = scores.masked_fill(~seen[:, None, None], -math.inf)
-        shares = scores.softmax(-1).flatten(2)
+            scores = scores.masked_fill(~seen[:, None, :, None], -math.inf)
+        shares = scores.softmax(2).flatten(1, 2).transpose(1, 2)
         weights = self.out_proj.weight.unflatten(1, (self.heads, -1))
         values = torch.einsum("nthd,chd->nhtc", self.split(self.v_proj(tokens)), weights)
         # The shares of each head add up to 1, and so do those of the bias.
