@@ -118,7 +118,9 @@ class Segmentation:
             image, _ = self._converted(frame)
             self._predictor.prepare(image.shape[:2])
             self._last = (frame, image, self._predictor.encode(image))
-        except Exception as error:  # whoever asks for masks will be told in full
+        except ValueError:  # a bad image, which is said when masks of it are wanted
+            return
+        except Exception as error:  # out of memory and the like
             self._complain(f"{self._topics.image}: cannot prepare for its size: {error}")
 
     def _answer(self, job: Job, reply: Reply) -> None:
