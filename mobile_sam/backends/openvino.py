@@ -9,16 +9,16 @@ import openvino
 import torch
 from torch import Tensor
 
-from mobile_sam.backends.picture_encoders import Encode, PictureEncoders
-from mobile_sam.backends.pytorch import decode_in_parts, in_precision
-from mobile_sam.modeling import ALL, Sam
+from mobile_sam.backends.picture_encoders import Encode
+from mobile_sam.backends.pytorch import TorchSam
+from mobile_sam.modeling import Sam
 from mobile_sam.modeling.picture_encoder import PictureEncoder
 from mobile_sam.modeling.sam import normalised
 
 _PRECISIONS = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}
 
 
-class OpenVinoSam:
+class OpenVinoSam(TorchSam):
     """A model of which OpenVINO runs the image encoder; takes and gives what `Sam` does.
 
     The encoder is compiled for each size of picture, in some seconds (`PictureEncoders` says when).
@@ -31,61 +31,35 @@ class OpenVinoSam:
         Raises:
             ValueError: a precision that the CPU does not have.
         """
-        self._core = openvino.Core()
-        abilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        core = openvino.Core()
+        abilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision not in _PRECISIONS or (precision == "bf16" and "BF16" not in abilities):
             raise ValueError(
                 f"precision {precision!r} cannot be used by OpenVINO on this CPU, which has "
                 + ", ".join(name for name in _PRECISIONS if name.upper() in (*abilities, "FP32"))
             )
-        self.sam, self.config, self.precision = sam, sam.config, precision
-        self._encoders = PictureEncoders(
-            sam, encode_padding, lambda encoder: in_precision(encoder, precision), self._compiled
+        super().__init__(
+            sam, precision, encode_padding, lambda encoder: _compiled(core, encoder, precision)
         )
 
-    @property
-    def device(self) -> torch.device:
-        """The CPU."""
-        return self.sam.device
 
-    def encode(self, pixels: Tensor) -> Tensor:
-        """See `Sam.encode`."""
-        return self._encoders.encode(pixels)
+def _compiled(core: openvino.Core, encoder: PictureEncoder, precision: str) -> Encode:
+    """Returns what runs an encoder on pixels as `Sam.encode` takes them."""
+    example = torch.zeros(1, 3, *encoder.region_hw)
+    with warnings.catch_warnings():
+        # That tracing fixes all sizes, which is wanted here.
+        warnings.simplefilter("ignore")
+        model = openvino.convert_model(encoder, example_input=example, input=[example.shape])
+    settings: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
+    }
+    compiled = core.compile_model(model, "CPU", settings)
 
-    def prepare(self, picture_hw: tuple[int, int]) -> None:
-        """See `Backend.prepare`."""
-        self._encoders.prepare(picture_hw)
+    def encode(pixels: Tensor) -> Tensor:
+        regions = normalised(pixels, encoder.region_hw).contiguous()
+        results = [compiled(one[None].numpy())[0] for one in regions]
+        return torch.cat([torch.from_numpy(result) for result in results])
 
-    def decode(
-        self,
-        embedding: Tensor,
-        points: Tensor,
-        labels: Tensor,
-        mask_logits: Tensor | None = None,
-        has_mask: Tensor | None = None,
-        masks: slice = ALL,
-    ) -> tuple[Tensor, Tensor]:
-        """See `Sam.decode`; always in fp32."""
-        return decode_in_parts(
-            self.sam, embedding, points, labels, mask_logits, has_mask, masks
-        )
-
-    def _compiled(self, encoder: PictureEncoder) -> Encode:
-        example = torch.zeros(1, 3, *encoder.region_hw)
-        with warnings.catch_warnings():
-            # That tracing fixes all sizes, which is wanted here.
-            warnings.simplefilter("ignore")
-            model = openvino.convert_model(encoder, example_input=example, input=[example.shape])
-        settings: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "INFERENCE_PRECISION_HINT": _PRECISIONS[self.precision],
-        }
-        compiled = self._core.compile_model(model, "CPU", settings)
-
-        def encode(pixels: Tensor) -> Tensor:
-            regions = normalised(pixels, encoder.region_hw).contiguous()
-            results = [compiled(one[None].numpy())[0] for one in regions]
-            return torch.cat([torch.from_numpy(result) for result in results])
-
-        return encode
+    return encode

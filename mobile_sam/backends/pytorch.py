@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -26,50 +28,33 @@ def in_precision(encoder: PictureEncoder, precision: str) -> Encode:
     return encode
 
 
-def decode_in_parts(
-    sam: Sam,
-    embedding: Tensor,
-    points: Tensor,
-    labels: Tensor,
-    mask_logits: Tensor | None,
-    has_mask: Tensor | None,
-    masks: slice,
-) -> tuple[Tensor, Tensor]:
-    """See `Sam.decode`, of one embedding; on a CPU a few objects at once, whose maps of all cells
-    its caches hold."""
-    count = len(labels)
-    if sam.device.type != "cpu" or count <= _CACHED_OBJECTS:
-        return sam.decode(embedding, points, labels, mask_logits, has_mask, masks)
-    parts = [slice(first, first + _CACHED_OBJECTS) for first in range(0, count, _CACHED_OBJECTS)]
-    decoded = [
-        sam.decode(
-            embedding,
-            points[part],
-            labels[part],
-            None if mask_logits is None else mask_logits[part],
-            None if has_mask is None else has_mask[part],
-            masks,
-        )
-        for part in parts
-    ]
-    logits, iou = zip(*decoded, strict=True)
-    return torch.cat(logits), torch.cat(iou)
-
-
 class TorchSam:
     """A model on a device; takes and gives what `Sam` does."""
 
-    def __init__(self, sam: Sam, precision: str = "fp32", encode_padding: bool = False) -> None:
-        """Takes a model in evaluation mode; arguments as for `load_backend`.
+    def __init__(
+        self,
+        sam: Sam,
+        precision: str = "fp32",
+        encode_padding: bool = False,
+        compiled: Callable[[PictureEncoder], Encode] | None = None,
+    ) -> None:
+        """Takes a model in evaluation mode.
+
+        Args:
+            sam: the model.
+            precision: as for `load_backend`.
+            encode_padding: as for `load_backend`.
+            compiled: makes of an encoder what runs it faster, for those who have it; see
+                `PictureEncoders`.
 
         Raises:
             ValueError: a precision that the device does not have.
         """
         if precision == "fp16" and sam.device.type == "cpu":
             raise ValueError("precision 'fp16' cannot be used on the CPU: take bf16 or fp32")
-        self.sam, self.config, self.precision = sam, sam.config, precision
+        self.sam, self.config = sam, sam.config
         self._encoders = PictureEncoders(
-            sam, encode_padding, lambda encoder: in_precision(encoder, precision)
+            sam, encode_padding, lambda encoder: in_precision(encoder, precision), compiled
         )
 
     @property
@@ -94,7 +79,22 @@ class TorchSam:
         has_mask: Tensor | None = None,
         masks: slice = ALL,
     ) -> tuple[Tensor, Tensor]:
-        """See `Sam.decode`; always in fp32."""
-        return decode_in_parts(
-            self.sam, embedding, points, labels, mask_logits, has_mask, masks
-        )
+        """See `Sam.decode`; always in fp32. On a CPU a few objects at once, whose maps of all cells
+        its caches hold."""
+        count = labels.shape[0]
+        at_once = _CACHED_OBJECTS if self.device.type == "cpu" else count
+        decoded = []
+        for first in range(0, count, at_once):
+            part = slice(first, first + at_once)
+            decoded.append(
+                self.sam.decode(
+                    embedding if len(embedding) == 1 else embedding[part],
+                    points[part],
+                    labels[part],
+                    None if mask_logits is None else mask_logits[part],
+                    None if has_mask is None else has_mask[part],
+                    masks,
+                )
+            )
+        logits, iou = zip(*decoded, strict=True)
+        return torch.cat(logits), torch.cat(iou)
