@@ -64,13 +64,11 @@ def ways() -> list[Way]:
     found = [Way("torch", "cpu", "fp32", True), Way("torch", "cpu", "fp32")]
     found.append(Way("torch", "cpu", "bf16"))
     try:
-        import openvino
+        from mobile_sam.backends.openvino import precisions
     except ImportError:
         pass
     else:
-        found.append(Way("openvino", "cpu", "fp32"))
-        if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            found.append(Way("openvino", "cpu", "bf16"))
+        found += [Way("openvino", "cpu", precision) for precision in precisions()]
     if torch.cuda.is_available():
         found += [Way("torch", "cuda", precision) for precision in ("fp32", "bf16", "fp16")]
     return found

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
 
+from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 STANDARD = "vision_msgs/msg/Detection2DArray"
@@ -109,7 +110,10 @@ def reader(name: str, fields: str) -> tuple[Any, Callable[[Any], Detection2DArra
 
 
 def _check(kind: Any, name: str, layout: Mapping[str, str]) -> None:
-    """Looks for all fields of a layout in an empty message."""
+    """Looks for all fields of a layout in an empty message, and reads an empty item by it.
+
+    Types are fixed, so that what can be read here can be read of every message.
+    """
     message = kind()
 
     def found(of: Any, key: str, what: str) -> Any:
@@ -120,7 +124,8 @@ def _check(kind: Any, name: str, layout: Mapping[str, str]) -> None:
                 f"detections_fields: {key}={layout[key]}: {what} has no such field"
             ) from None
 
-    found(message, "header", name)
+    if not isinstance(found(message, "header", name), Header):
+        raise ValueError(f"detections_fields: header={layout['header']} is no std_msgs/Header")
     found(message, "items", name)
     *outer, last = layout["items"].split(".")
     holder = get(message, ".".join(outer)) if outer else message
@@ -129,8 +134,15 @@ def _check(kind: Any, name: str, layout: Mapping[str, str]) -> None:
     if match is None:
         raise ValueError(f"detections_fields: items={layout['items']}: {kinds} is no list of boxes")
     item = f"{match[1]}/msg/{match[2]}"
-    for key in layout.keys() - {"header", "items"}:
-        found(message_type(item)(), key, item)
+    empty = message_type(item)()
+    for key in layout.keys() - {"header", "items", "id", "class"}:
+        value = found(empty, key, item)
+        if not isinstance(value, (int, float)):
+            raise ValueError(
+                f"detections_fields: {key}={layout[key]}: {type(value).__name__} is no number"
+            )
+    for key in layout.keys() & {"id", "class"}:
+        found(empty, key, item)
 
 
 def standard(message: Any, layout: Mapping[str, str]) -> Detection2DArray:

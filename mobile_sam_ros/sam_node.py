@@ -48,6 +48,7 @@ _CLICK = "click"
 _EARLY = 16  # messages that wait for their image
 _DETECTOR_SECONDS = 1.0  # since its last message, for which a detector counts as running
 _STOP_SECONDS = 0.5
+_PREPARED = 8  # sizes of images, at most, before anything is asked of them
 
 
 class SamNode(LifecycleNode):
@@ -217,7 +218,7 @@ class SamNode(LifecycleNode):
         of compressed ones for the first of all, as their size is not known yet."""
         message = frame.message
         size = (message.height, message.width) if isinstance(message, Image) else (0, 0)
-        if size not in self._prepared_sizes:
+        if size not in self._prepared_sizes and len(self._prepared_sizes) < _PREPARED:
             self._prepared_sizes.add(size)
             self.get_logger().info("first image of its size: the model is made ready for it")
             self._order(Job(frame, prepare=True))

@@ -46,10 +46,3 @@ def ros() -> Iterator[None]:
     rclpy.init()
     yield
     rclpy.try_shutdown()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Has the training tests run first: they start processes of a process in which OpenVINO must
-    not have been at work, or it ends in a segmentation fault, whose cause is not known."""
-    training = ("test_distillation.py", "test_training.py")
-    items.sort(key=lambda item: item.path.name not in training)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import lru_cache
 from typing import Any
 
 import openvino
@@ -18,6 +19,19 @@ from mobile_sam.modeling.sam import normalised
 _PRECISIONS = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}
 
 
+@lru_cache(maxsize=1)
+def core() -> openvino.Core:
+    """Returns OpenVINO's core, one for the process: with its last one it unloads its plugins, under
+    the feet of their threads."""
+    return openvino.Core()
+
+
+def precisions() -> list[str]:
+    """Returns the precisions that this CPU has."""
+    abilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return [name for name in _PRECISIONS if name == "fp32" or name.upper() in abilities]
+
+
 class OpenVinoSam(TorchSam):
     """A model of which OpenVINO runs the image encoder; takes and gives what `Sam` does.
 
@@ -31,19 +45,17 @@ class OpenVinoSam(TorchSam):
         Raises:
             ValueError: a precision that the CPU does not have.
         """
-        core = openvino.Core()
-        abilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if precision not in _PRECISIONS or (precision == "bf16" and "BF16" not in abilities):
+        if precision not in precisions():
             raise ValueError(
                 f"precision {precision!r} cannot be used by OpenVINO on this CPU, which has "
-                + ", ".join(name for name in _PRECISIONS if name.upper() in (*abilities, "FP32"))
+                + ", ".join(precisions())
             )
         super().__init__(
-            sam, precision, encode_padding, lambda encoder: _compiled(core, encoder, precision)
+            sam, precision, encode_padding, lambda encoder: _compiled(encoder, precision)
         )
 
 
-def _compiled(core: openvino.Core, encoder: PictureEncoder, precision: str) -> Encode:
+def _compiled(encoder: PictureEncoder, precision: str) -> Encode:
     """Returns what runs an encoder on pixels as `Sam.encode` takes them."""
     example = torch.zeros(1, 3, *encoder.region_hw)
     with warnings.catch_warnings():
@@ -55,7 +67,7 @@ def _compiled(core: openvino.Core, encoder: PictureEncoder, precision: str) -> E
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
     }
-    compiled = core.compile_model(model, "CPU", settings)
+    compiled = core().compile_model(model, "CPU", settings)
 
     def encode(pixels: Tensor) -> Tensor:
         regions = normalised(pixels, encoder.region_hw).contiguous()

@@ -74,6 +74,9 @@ def test_corners_do_as_well() -> None:
         (SOLID, SOLID_FIELDS.replace("=detections", "=boxes"), "items=boxes: vision_msgs/msg/Det"),
         (SOLID, SOLID_FIELDS.replace("size.x", "size_x"), "width=bbox.size_x: vision_msgs/msg/"),
         (SOLID, SOLID_FIELDS.replace("=detections", "=header"), "is no list of boxes"),
+        (SOLID, SOLID_FIELDS.replace("size.x", "size"), "width=bbox.size: Vector3 is no number"),
+        (SOLID, SOLID_FIELDS + " score=id", "score=id: str is no number"),
+        (SOLID, SOLID_FIELDS + " header=header.stamp", "header=header.stamp is no std_msgs"),
     ],
 )
 def test_what_does_not_fit_is_said_at_the_start(name: str, fields: str, said: str) -> None:
