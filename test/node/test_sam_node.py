@@ -396,8 +396,8 @@ def test_stale_images_are_dropped_and_the_newest_served(tmp_path: Path) -> None:
         graph.wait(lambda: kept[-1].header.stamp == last, "the last image")
         order = [m.header.stamp.sec * SECOND + m.header.stamp.nanosec for m in kept]
         assert order == sorted(order)
-        # DDS itself keeps the newest image only: what it replaced before the node took it is none
-        # of those that the node counts.
+        # DDS keeps five images: what it replaced before the node took it is none of those that the
+        # node counts.
         graph.wait(
             lambda: graph.number("frames/segmented") == len(kept), "every result is counted"
         )
