@@ -6,7 +6,8 @@ import argparse
 import os
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from threading import Thread
 from time import monotonic
 from typing import Any, NoReturn
 
@@ -78,6 +79,7 @@ class SamNode(LifecycleNode):
         self._early: deque[Detection2DArray | PromptArray] = deque(maxlen=_EARLY)
         self._detector_seen = -_DETECTOR_SECONDS
         self._prepared_sizes: set[tuple[int, int]] = set()
+        self._prepare: Callable[[Frame], None] = lambda frame: None
         self._image_seen = monotonic()
         self._silence_said = False
         self._inputs: list[tuple] = []
@@ -126,6 +128,7 @@ class SamNode(LifecycleNode):
             lambda stamp: self._depth.find(stamp, int(self.values.depth_slop * 1e9)),
         )
         self._prepared_sizes = set()
+        self._prepare = segmentation.prepare
         self._mailbox = self._worker.serve(segmentation.perform)
         # Not depth 1: images that come while a callback runs have to reach the ring, where a
         # detector's answer finds them. Nothing gets late by it: the mailbox takes the newest.
@@ -177,6 +180,7 @@ class SamNode(LifecycleNode):
             self.destroy_subscription(subscription)
         self._inputs = []
         self._depth.listen(False)
+        self._prepare = lambda frame: None
         mailbox, self._mailbox = self._mailbox, None
         if mailbox is not None:
             for job in self._worker.leave(mailbox, _STOP_SECONDS):
@@ -221,7 +225,8 @@ class SamNode(LifecycleNode):
         if size not in self._prepared_sizes and len(self._prepared_sizes) < _PREPARED:
             self._prepared_sizes.add(size)
             self.get_logger().info("first image of its size: the model is made ready for it")
-            self._order(Job(frame, prepare=True))
+            # A daemon, because it lasts for seconds and cannot be interrupted.
+            Thread(target=self._prepare, args=(frame,), name="preparation", daemon=True).start()
 
     def _on_detections(self, message: Any) -> None:
         self._detector_seen = monotonic()

@@ -35,7 +35,6 @@ class Job:
     """An image and what to segment in it.
 
     everything: instead of detections and prompts.
-    prepare: only to have the model ready for images of this size, of which it is the first one.
     reply: who asked by a service and gets the result, rather than the topics. It is called once,
         on any thread, whatever happens.
     created: seconds of the monotonic clock.
@@ -45,7 +44,6 @@ class Job:
     detections: Sequence[Detection2D] = ()
     prompts: Sequence[PromptMessage] = ()
     everything: bool = False
-    prepare: bool = False
     reply: Reply | None = None
     created: float = field(default_factory=monotonic)
 
@@ -65,7 +63,7 @@ DepthSource = Callable[[int], tuple[Image, CameraInfo] | None]
 
 
 class Segmentation:
-    """Performs jobs, all on the worker's thread. Never raises: what is wrong is said."""
+    """Performs jobs on the worker's thread. Never raises: what is wrong is said."""
 
     def __init__(
         self,
@@ -91,9 +89,6 @@ class Segmentation:
         if job.reply is not None:
             self._answer(job, job.reply)
             return
-        if job.prepare:
-            self._prepare(job.frame)
-            return
         wanted = self._outputs.wanted()
         stale_after = self._parameters().stale_after
         if not wanted:
@@ -112,12 +107,15 @@ class Segmentation:
                 self._drop("bad")
                 self._complain(f"segmentation failed:\n{traceback.format_exc()}")
 
-    def _prepare(self, frame: Frame) -> None:
-        """Encodes an image that nobody asks for, so that the first that counts is not late."""
+    def prepare(self, frame: Frame) -> None:
+        """Has the model made ready for images of this size.
+
+        For a thread beside the worker's: until it is ready images are segmented more slowly, but
+        they are segmented.
+        """
         try:
             image, _ = self._converted(frame)
             self._predictor.prepare(image.shape[:2])
-            self._last = (frame, image, self._predictor.encode(image))
         except ValueError:  # a bad image, which is said when masks of it are wanted
             return
         except Exception as error:  # out of memory and the like

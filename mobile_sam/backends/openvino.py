@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import openvino
@@ -16,6 +17,7 @@ from mobile_sam.modeling import Sam
 from mobile_sam.modeling.picture_encoder import PictureEncoder
 from mobile_sam.modeling.sam import normalised
 
+_COMPILING = Lock()
 _PRECISIONS = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}
 
 
@@ -58,7 +60,8 @@ class OpenVinoSam(TorchSam):
 def _compiled(encoder: PictureEncoder, precision: str) -> Encode:
     """Returns what runs an encoder on pixels as `Sam.encode` takes them."""
     example = torch.zeros(1, 3, *encoder.region_hw)
-    with warnings.catch_warnings():
+    # One at a time: what Python warns of is the process's, and so is the tracing of a module.
+    with _COMPILING, warnings.catch_warnings():
         # That tracing fixes all sizes, which is wanted here.
         warnings.simplefilter("ignore")
         model = openvino.convert_model(encoder, example_input=example, input=[example.shape])

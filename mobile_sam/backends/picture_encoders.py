@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -26,14 +27,15 @@ class _Entry:
     encoder: PictureEncoder
     encode: Encode
     pictures: int = 0
-    compiled: bool = False
+    is_begun: bool = False  # its compilation
 
 
 class PictureEncoders:
     """Encodes pictures as `Sam.encode` does, by an encoder that is made for their size.
 
     The first two of a size are encoded by PyTorch, and only the third has the encoder compiled,
-    where there is something to compile: a folder of photographs would wait for nothing else.
+    where there is something to compile: a folder of photographs would wait for nothing else. While
+    one thread prepares, another goes on with PyTorch.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class PictureEncoders:
         self._sam, self._encode_padding = sam, encode_padding
         self._plain, self._compiled = plain, compiled
         self._known: OrderedDict[tuple[int, int], _Entry] = OrderedDict()
+        self._lock = Lock()  # of the entries; not held while one is compiled
 
     def encode(self, pixels: Tensor) -> Tensor:
         """See `Sam.encode`."""
@@ -71,22 +74,28 @@ class PictureEncoders:
     @torch.inference_mode(False)
     @torch.no_grad()
     def _entry(self, picture_hw: tuple[int, int]) -> _Entry:
+        with self._lock:
+            if picture_hw not in self._known:
+                self._known[picture_hw] = self._made(picture_hw)
+                if len(self._known) > _KEPT:
+                    self._known.popitem(last=False)
+            self._known.move_to_end(picture_hw)
+            return self._known[picture_hw]
+
+    def _made(self, picture_hw: tuple[int, int]) -> _Entry:
         config = self._sam.config
-        if picture_hw not in self._known:
-            height, width = picture_hw
-            if self._encode_padding or height > width:
-                height = config.image_size
-            margin = MARGIN_CELLS * config.stride
-            encoder = PictureEncoder(self._sam.image_encoder, config, height, margin).eval()
-            self._known[picture_hw] = _Entry(encoder, self._plain(encoder))
-            if len(self._known) > _KEPT:
-                self._known.popitem(last=False)
-        self._known.move_to_end(picture_hw)
-        return self._known[picture_hw]
+        height, width = picture_hw
+        if self._encode_padding or height > width:
+            height = config.image_size
+        margin = MARGIN_CELLS * config.stride
+        encoder = PictureEncoder(self._sam.image_encoder, config, height, margin).eval()
+        return _Entry(encoder, self._plain(encoder))
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def _compile(self, entry: _Entry) -> None:
-        if self._compiled is not None and not entry.compiled:
-            entry.encode = self._compiled(entry.encoder)
-        entry.compiled = True
+        with self._lock:
+            if self._compiled is None or entry.is_begun:
+                return
+            entry.is_begun = True
+        entry.encode = self._compiled(entry.encoder)

@@ -70,7 +70,8 @@ class PictureEncoder(nn.Module):
         """Encodes pictures.
 
         Args:
-            pixels: float (B, 3, *region_hw), normalised RGB, zeros where the picture ends.
+            pixels: float (B, 3, H, W), of the size `region_hw`; normalised RGB, zeros where the
+                picture ends.
 
         Returns:
             float (B, embedding_dim, embedding_size, embedding_size), as of the padded input.

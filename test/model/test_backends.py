@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -52,9 +53,7 @@ def masks(predictor: Predictor, example: Example) -> np.ndarray:
     return predictor.decode(predictor.encode(example.image), prompts).masks
 
 
-def test_a_picture_that_fills_the_input_is_encoded_exactly(
-    sam: Sam, predictor: Predictor
-) -> None:
+def test_a_picture_that_fills_the_input_is_encoded_exactly(sam: Sam, predictor: Predictor) -> None:
     image = SceneExamples((5,), (256, 256)).get(0).image
     wanted, found = (p.encode(image).features for p in (Predictor(sam), predictor))
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
@@ -119,6 +118,37 @@ def test_a_third_picture_of_a_size_is_worth_a_compilation(monkeypatch: pytest.Mo
     assert len(conversions) == 1
     predictor.prepare((128, 256))
     assert len(conversions) == 2
+
+
+def test_pictures_are_encoded_while_another_thread_prepares(
+    sam: Sam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, and once only is it compiled."""
+    openvino = pytest.importorskip("openvino")
+    begun, go_on = Event(), Event()
+    conversions: list[object] = []
+    convert = openvino.convert_model
+
+    def slow(*arguments: object, **named: object) -> object:
+        conversions.append(arguments)
+        begun.set()
+        go_on.wait(60)
+        return convert(*arguments, **named)
+
+    monkeypatch.setattr(openvino, "convert_model", slow)
+    predictor = Predictor.from_weights("demo", "cpu", "openvino")
+    image = scenes((144, 256))[0].image
+    thread = Thread(target=predictor.prepare, args=((144, 256),))
+    thread.start()
+    assert begun.wait(60)
+    before = [predictor.encode(image).features for _ in range(4)]
+    go_on.set()
+    thread.join(60)
+    after = predictor.encode(image).features
+    assert len(conversions) == 1
+    for features in before:
+        torch.testing.assert_close(features, after, atol=1e-4, rtol=0)
+    assert not torch.equal(before[0], after)  # another one runs it now
 
 
 def test_many_objects_are_decoded_in_parts_alike(sam: Sam) -> None:
