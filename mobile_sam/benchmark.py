@@ -64,7 +64,7 @@ def ways() -> list[Way]:
     found = [Way("torch", "cpu", "fp32", True), Way("torch", "cpu", "fp32")]
     found.append(Way("torch", "cpu", "bf16"))
     try:
-        from mobile_sam.backends.openvino import precisions
+        from mobile_sam.backends.openvino_models import precisions
     except ImportError:
         pass
     else:

@@ -282,7 +282,7 @@ def test_a_node_that_dies_ends_the_demo(tmp_path: Path) -> None:
         timeout=100,
     )
     assert done.returncode == 1
-    assert "demo: sam ended with exit status 1" in done.stderr
+    assert "demo: preparation ended with exit status 1" in done.stderr
     assert "no_such_weights" in done.stderr
     assert not alive(str(tmp_path / "output"))
 

@@ -2,43 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
-from functools import lru_cache
 from threading import Lock
-from typing import Any
 
-import openvino
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from mobile_sam.backends.openvino_models import Model, compiled, precisions
 from mobile_sam.backends.picture_encoders import Encode
 from mobile_sam.backends.pytorch import TorchSam
 from mobile_sam.modeling import Sam
 from mobile_sam.modeling.picture_encoder import PictureEncoder
 from mobile_sam.modeling.sam import normalised
 
-_COMPILING = Lock()
-_PRECISIONS = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}
-
-
-@lru_cache(maxsize=1)
-def core() -> openvino.Core:
-    """Returns OpenVINO's core, one for the process: with its last one it unloads its plugins, under
-    the feet of their threads."""
-    return openvino.Core()
-
-
-def precisions() -> list[str]:
-    """Returns the precisions that this CPU has."""
-    abilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return [name for name in _PRECISIONS if name == "fp32" or name.upper() in abilities]
-
 
 class OpenVinoSam(TorchSam):
-    """A model of which OpenVINO runs the image encoder; takes and gives what `Sam` does.
+    """A model that OpenVINO runs; takes and gives what `Sam` does.
 
-    The encoder is compiled for each size of picture, in some seconds (`PictureEncoders` says when).
-    The decoder stays PyTorch's: it is small, and its work changes with every call.
+    The encoder is compiled for each size of picture, in some seconds (`PictureEncoders` says when),
+    the decoder once for any number of objects, with the first size. Until they are, PyTorch runs
+    them. What was compiled is kept in the user's cache.
     """
 
     def __init__(self, sam: Sam, precision: str = "fp32", encode_padding: bool = False) -> None:
@@ -52,29 +34,67 @@ class OpenVinoSam(TorchSam):
                 f"precision {precision!r} cannot be used by OpenVINO on this CPU, which has "
                 + ", ".join(precisions())
             )
-        super().__init__(
-            sam, precision, encode_padding, lambda encoder: _compiled(encoder, precision)
-        )
+        super().__init__(sam, precision, encode_padding, self._compiled_encoder)
+        self._precision = precision
+        self._decoder: Model | None = None
+        self._compiling_decoder = Lock()
+
+    def _compiled_encoder(self, encoder: PictureEncoder) -> Encode:
+        shape = (1, 3, *encoder.region_hw)
+        model = compiled(encoder, (torch.zeros(shape),), [shape], self._precision)
+
+        def encode(pixels: Tensor) -> Tensor:
+            regions = normalised(pixels, encoder.region_hw).contiguous()
+            results = [model([one[None].numpy()])[0] for one in regions]
+            return torch.cat([torch.from_numpy(result) for result in results])
+
+        self._compile_decoder()
+        return encode
+
+    def _compile_decoder(self) -> None:
+        with self._compiling_decoder:
+            if self._decoder is None:
+                dim, side = self.config.embedding_dim, self.config.embedding_size
+                shapes = [(1, dim, side, side), (-1, -1, dim), (-1, dim, -1, -1), (-1, -1)]
+                # Two objects, because tracing would take a size of 1 for one that never changes.
+                tokens, prompt_map, _ = self.sam.embed_prompts(
+                    torch.zeros(2, 2, 2), torch.tensor([[2, 3], [1, -1]])
+                )
+                examples = torch.zeros(shapes[0]), tokens, prompt_map, self._all(tokens)
+                self._decoder = compiled(_Decoder(self.sam), examples, shapes, "fp32")
+
+    def _decode_some(
+        self,
+        embedding: Tensor,
+        points: Tensor,
+        labels: Tensor,
+        mask_logits: Tensor | None,
+        has_mask: Tensor | None,
+        masks: slice,
+    ) -> tuple[Tensor, Tensor]:
+        if self._decoder is None or len(embedding) > 1:
+            return super()._decode_some(embedding, points, labels, mask_logits, has_mask, masks)
+        tokens, prompt_map, seen = self.sam.embed_prompts(points, labels, mask_logits, has_mask)
+        inputs = embedding, tokens, prompt_map, self._all(tokens) if seen is None else seen
+        results = self._decoder([tensor.numpy() for tensor in inputs])
+        logits, iou = (torch.from_numpy(results[i])[:, masks] for i in range(2))
+        return logits, iou
+
+    def _all(self, tokens: Tensor) -> Tensor:
+        """Returns a mask that says of all tokens that they count."""
+        return torch.ones(len(tokens), self.sam.mask_decoder.own_tokens + tokens.shape[1]).bool()
 
 
-def _compiled(encoder: PictureEncoder, precision: str) -> Encode:
-    """Returns what runs an encoder on pixels as `Sam.encode` takes them."""
-    example = torch.zeros(1, 3, *encoder.region_hw)
-    # One at a time: what Python warns of is the process's, and so is the tracing of a module.
-    with _COMPILING, warnings.catch_warnings():
-        # That tracing fixes all sizes, which is wanted here.
-        warnings.simplefilter("ignore")
-        model = openvino.convert_model(encoder, example_input=example, input=[example.shape])
-    settings: dict[str, Any] = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
-    }
-    compiled = core().compile_model(model, "CPU", settings)
+class _Decoder(nn.Module):
+    """The mask decoder, all of its masks, with the positions as a constant."""
 
-    def encode(pixels: Tensor) -> Tensor:
-        regions = normalised(pixels, encoder.region_hw).contiguous()
-        results = [compiled(one[None].numpy())[0] for one in regions]
-        return torch.cat([torch.from_numpy(result) for result in results])
+    def __init__(self, sam: Sam) -> None:
+        super().__init__()
+        self.decoder = sam.mask_decoder
+        self.register_buffer("positions", sam.prompt_encoder.positions(), persistent=False)
+        self.positions: Tensor
 
-    return encode
+    def forward(
+        self, embedding: Tensor, tokens: Tensor, prompt_map: Tensor, seen: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return self.decoder(embedding, self.positions, tokens, prompt_map, seen)

@@ -87,7 +87,7 @@ class TorchSam:
         for first in range(0, count, at_once):
             part = slice(first, first + at_once)
             decoded.append(
-                self.sam.decode(
+                self._decode_some(
                     embedding if len(embedding) == 1 else embedding[part],
                     points[part],
                     labels[part],
@@ -98,3 +98,14 @@ class TorchSam:
             )
         logits, iou = zip(*decoded, strict=True)
         return torch.cat(logits), torch.cat(iou)
+
+    def _decode_some(
+        self,
+        embedding: Tensor,
+        points: Tensor,
+        labels: Tensor,
+        mask_logits: Tensor | None,
+        has_mask: Tensor | None,
+        masks: slice,
+    ) -> tuple[Tensor, Tensor]:
+        return self.sam.decode(embedding, points, labels, mask_logits, has_mask, masks)

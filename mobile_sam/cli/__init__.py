@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from mobile_sam.checkpoints import WeightsError
-from mobile_sam.cli import benchmark, models, segment
+from mobile_sam.cli import benchmark, models, prepare, segment
 from mobile_sam.cli.errors import UserError
 from mobile_sam.export import ExportError
 
@@ -30,6 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     segment.add_command(commands)
     models.add_commands(commands)
+    prepare.add_command(commands)
     benchmark.add_command(commands)
     return parser
 

@@ -102,13 +102,22 @@ class Sam(nn.Module):
             Logits, float (N, M, mask_size, mask_size), over the padded input, and predicted IoU,
             float (N, M).
         """
+        tokens, prompt_map, seen = self.embed_prompts(points, labels, mask_logits, has_mask)
+        positions = self.prompt_encoder.positions()
+        return self.mask_decoder(embedding, positions, tokens, prompt_map, seen, masks)
+
+    def embed_prompts(
+        self,
+        points: Tensor,
+        labels: Tensor,
+        mask_logits: Tensor | None = None,
+        has_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Returns `prompt_tokens`, `prompt_map` and `seen`, as `MaskDecoder` takes them; arguments
+        as for `decode`."""
         encoder = self.prompt_encoder
-        tokens = encoder.embed_points((points + 0.5) / self.config.image_size, labels)
-        return self.mask_decoder(
-            embedding,
-            encoder.positions(),
-            tokens,
+        return (
+            encoder.embed_points((points + 0.5) / self.config.image_size, labels),
             encoder.embed_masks(labels.shape[0], mask_logits, has_mask),
             all_seen(labels, PointLabel.NONE, self.mask_decoder.own_tokens),
-            masks,
         )

@@ -18,7 +18,7 @@ from std_msgs.msg import Header
 from mobile_sam.pictures import PictureError
 from mobile_sam_ros.conversions import image_message
 from mobile_sam_ros.demo.nodes import QOS, DemoNode, run_node
-from mobile_sam_ros.demo.sources import Shot, file_shots, procedural_shots
+from mobile_sam_ros.demo.sources import PROCEDURAL_SIZE, Shot, file_shots, procedural_shots
 
 _LAST_WORDS = Duration(seconds=5)  # for the last frame to arrive everywhere
 
@@ -48,8 +48,9 @@ class CameraNode(DemoNode):
         )
         seed = self.parameter("seed", 0, "Which procedural scene.")
         objects = self.parameter("objects", 4, "Objects in the procedural scene.")
-        width = self.parameter("width", 640, "Width of the procedural scene, pixels.")
-        height = self.parameter("height", 480, "Height of the procedural scene, pixels.")
+        height, width = PROCEDURAL_SIZE
+        width = self.parameter("width", width, "Width of the procedural scene, pixels.")
+        height = self.parameter("height", height, "Height of the procedural scene, pixels.")
         self._is_scene = not video
         if video:
             return file_shots(Path(video))

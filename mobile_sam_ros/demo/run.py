@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 import cv2
 import rclpy
@@ -28,10 +28,11 @@ from mobile_sam_ros.demo.monitor import DETECTOR, RECORDER, SAM, Monitor
 from mobile_sam_ros.demo.processes import ChildDied, Children, children
 from mobile_sam_ros.demo.recording import Recording, mean_iou, read_overlays, read_recording
 from mobile_sam_ros.demo.report import describe, judge
-from mobile_sam_ros.demo.sources import file_shots
+from mobile_sam_ros.demo.sources import PROCEDURAL_SIZE, file_shots
 from mobile_sam_ros.demo.strip import evenly, picture_strip
 
 CAMERA = "camera"
+PREPARATION = "preparation"
 PICTURES = 6
 START_SECONDS = 600  # the official weights may have to be downloaded first
 QUIET_SECONDS = 5
@@ -136,6 +137,24 @@ def sam_arguments(weights: str, device: str) -> list[str]:
     # busy; the demo is to show what the node drops, not what DDS does.
     reliable = {"qos_overrides./image.subscription.reliability": "reliable"}
     return ros_arguments(weights=weights, device=device, **reliable)
+
+
+def prepare(options: argparse.Namespace, size_hw: tuple[int, int], group: Children) -> None:
+    """Has the model made ready, so that the camera's first images do not meet a busy machine.
+
+    Raises:
+        ChildDied: the model cannot be loaded.
+    """
+    begin, progress = monotonic(), Progress()
+    model = ["--weights", options.weights, "--device", options.device]
+    size = f"{size_hw[1]}x{size_hw[0]}"
+    group.start(PREPARATION, "mobile_sam.cli", ["prepare", size, *model])
+    while not group.finished(PREPARATION):
+        group.check(PREPARATION)
+        progress(f"making the model ready for {size}: {monotonic() - begin:.0f} s")
+        sleep(0.1)
+    group.end(PREPARATION)
+    progress.end(f"the model is ready for {size} after {monotonic() - begin:.1f} s")
 
 
 def perform(options: argparse.Namespace, output: Path, group: Children) -> Path:
@@ -273,9 +292,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the demo; returns the exit status."""
     options = parse(arguments)
     output = options.output or Path("demo_output", datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+    size_hw = PROCEDURAL_SIZE
     try:
         if options.video:
-            next(file_shots(options.video))
+            size_hw = next(file_shots(options.video))[0].shape[:2]
         (output / "logs").mkdir(parents=True)
     except FileExistsError:
         print(f"demo: {output}/logs is there already: choose another --output", file=sys.stderr)
@@ -288,6 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with interruptible():
         try:
             with children(output / "logs", os.environ) as group:
+                prepare(options, size_hw, group)
                 bag = perform(options, output, group)
             return report(options, bag, output)
         except (ChildDied, TimeoutError) as error:

@@ -16,6 +16,7 @@ from mobile_sam.scenes import MovingScene
 # An image, uint8 (H, W, 3) RGB, and where it is known the object at each pixel, uint16 (H, W).
 Shot = tuple[NDArray[np.uint8], NDArray[np.uint16] | None]
 
+PROCEDURAL_SIZE = (480, 640)  # height and width
 MAX_SIDE = 1280  # larger images are scaled down: the demo is about more than moving bytes
 
 

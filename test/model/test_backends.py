@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from threading import Event, Thread
 
 import numpy as np
@@ -16,7 +17,7 @@ from mobile_sam.checkpoints import WeightsError, load_sam
 from mobile_sam.modeling import Sam
 from mobile_sam.modeling.picture_encoder import PictureEncoder
 from mobile_sam.modeling.sam import normalised
-from mobile_sam.predictor import Predictor
+from mobile_sam.predictor import Embedding, Predictor
 from mobile_sam.prompts import Prompt
 from mobile_sam.segments import tight_box
 from mobile_sam.training.examples import Example, SceneExamples
@@ -99,13 +100,26 @@ def test_pictures_of_many_sizes_come_in_turn(sam: Sam) -> None:
     torch.testing.assert_close(embeddings[-1], embeddings[0])
 
 
-def test_a_third_picture_of_a_size_is_worth_a_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def conversions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[PictureEncoder]:
+    """The encoders that OpenVINO converts, from an empty cache on."""
     openvino = pytest.importorskip("openvino")
-    conversions: list[object] = []
+    monkeypatch.setenv("MOBILE_SAM_CACHE", str(tmp_path))
+    found: list[PictureEncoder] = []
     convert = openvino.convert_model
-    monkeypatch.setattr(
-        openvino, "convert_model", lambda *a, **k: conversions.append(a) or convert(*a, **k)
-    )
+
+    def counted(module: object, **named: object) -> object:
+        if isinstance(module, PictureEncoder):
+            found.append(module)
+        return convert(module, **named)
+
+    monkeypatch.setattr(openvino, "convert_model", counted)
+    return found
+
+
+def test_a_third_picture_of_a_size_is_worth_a_compilation(
+    conversions: list[PictureEncoder],
+) -> None:
     predictor = Predictor.from_weights("demo", "cpu", "openvino")
     image = np.zeros((64, 256, 3), np.uint8)
     first, second = (predictor.encode(image).features for _ in range(2))
@@ -120,17 +134,89 @@ def test_a_third_picture_of_a_size_is_worth_a_compilation(monkeypatch: pytest.Mo
     assert len(conversions) == 2
 
 
+def test_what_was_compiled_is_found_again(
+    sam: Sam, conversions: list[PictureEncoder], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the same weights alone, and only undamaged."""
+    from mobile_sam.backends.openvino import OpenVinoSam
+
+    example = scenes((144, 256))[0]
+
+    def fresh_masks(model: Sam) -> np.ndarray:
+        predictor = Predictor(OpenVinoSam(model))
+        predictor.prepare((144, 256))
+        return masks(predictor, example)
+
+    first = fresh_masks(sam)
+    assert len(conversions) == 1
+    np.testing.assert_array_equal(fresh_masks(sam), first)
+    assert len(conversions) == 1
+    other = Sam(sam.config).eval().requires_grad_(False)
+    other.load_state_dict(sam.state_dict())
+    next(other.image_encoder.parameters()).mul_(1.5)
+    assert (fresh_masks(other) != first).any()
+    assert len(conversions) == 2
+    files = sorted((tmp_path / "openvino").iterdir())
+    assert [file.suffix for file in files] == [".bin"] * 3  # two encoders, one decoder
+    for file in files:
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+    np.testing.assert_array_equal(fresh_masks(sam), first)
+    assert len(conversions) == 3
+    assert "is damaged" in caplog.text
+
+
+def test_without_a_place_to_keep_it_it_is_compiled_all_the_same(
+    conversions: list[PictureEncoder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    monkeypatch.setenv("MOBILE_SAM_CACHE", str(in_the_way))
+    predictor = Predictor.from_weights("demo", "cpu", "openvino")
+    predictor.prepare((64, 256))
+    assert len(conversions) == 1
+    assert predictor.encode(np.zeros((64, 256, 3), np.uint8)).features.isfinite().all()
+
+
+def test_openvino_decodes_any_prompts_as_the_reference_does(sam: Sam) -> None:
+    """Of each kind alone and all at once: numbers of objects and of points are free."""
+    pytest.importorskip("openvino")
+    predictor = Predictor.from_weights("demo", "cpu", "openvino")
+    predictor.prepare((192, 256))
+    reference = Predictor(sam)
+    example = SceneExamples((5,), (192, 256)).get(1)
+    embedding = reference.encode(example.image)
+    mask = reference.mask_logits(example.masks[0])
+    kinds = [
+        Prompt(box=tight_box(example.masks[0])),
+        Prompt(points=[(99, 40)]),
+        Prompt(points=[(99, 40), (20, 20), (50, 90)], labels=[1, 0, 1]),
+        Prompt(mask_logits=mask),
+        Prompt(box=tight_box(example.masks[0]), mask_logits=mask),
+    ]
+    for prompts in ([kind] for kind in kinds):
+        agree(reference, predictor, embedding, prompts)
+    agree(reference, predictor, embedding, kinds)
+    agree(reference, predictor, embedding, kinds * 3)
+
+
+def agree(one: Predictor, other: Predictor, embedding: Embedding, prompts: list[Prompt]) -> None:
+    (wanted, wanted_iou), (found, iou) = (p.logits(embedding, prompts) for p in (one, other))
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
+    torch.testing.assert_close(iou, wanted_iou, atol=1e-4, rtol=0)
+
+
 def test_pictures_are_encoded_while_another_thread_prepares(
-    sam: Sam, monkeypatch: pytest.MonkeyPatch
+    conversions: list[PictureEncoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once, and once only is it compiled."""
-    openvino = pytest.importorskip("openvino")
+    import openvino
+
     begun, go_on = Event(), Event()
-    conversions: list[object] = []
     convert = openvino.convert_model
 
     def slow(*arguments: object, **named: object) -> object:
-        conversions.append(arguments)
         begun.set()
         go_on.wait(60)
         return convert(*arguments, **named)
@@ -186,7 +272,7 @@ def test_wider_margins_come_nearer(sam: Sam) -> None:
 def test_bf16_has_nearly_the_same_masks(sam: Sam, backend: str) -> None:
     if backend == "openvino":
         pytest.importorskip("openvino")
-        from mobile_sam.backends.openvino import precisions
+        from mobile_sam.backends.openvino_models import precisions
 
         if "bf16" not in precisions():
             pytest.skip("this CPU has no bf16")
@@ -203,7 +289,8 @@ def test_bf16_has_nearly_the_same_masks(sam: Sam, backend: str) -> None:
 def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino")
     assert type(load_backend("demo", "cpu")).__name__ == "OpenVinoSam"
-    monkeypatch.delitem(sys.modules, "mobile_sam.backends.openvino")
+    for module in ("openvino", "openvino_models"):
+        monkeypatch.delitem(sys.modules, f"mobile_sam.backends.{module}")
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert type(load_backend("demo", "cpu")).__name__ == "TorchSam"
     with pytest.raises(ValueError, match=r"'openvino' cannot be used.*mobile_sam\[openvino\]"):
@@ -218,7 +305,7 @@ def test_auto_goes_on_without_what_does_not_start(
     def fail() -> None:
         raise RuntimeError("no plugins")
 
-    monkeypatch.setattr("mobile_sam.backends.openvino.core", fail)
+    monkeypatch.setattr("mobile_sam.backends.openvino_models.core", fail)
     assert type(load_backend("demo", "cpu")).__name__ == "TorchSam"
     assert "OpenVINO does not start, so PyTorch runs the model: no plugins" in caplog.text
     with pytest.raises(ValueError, match="'openvino' cannot be used: no plugins"):

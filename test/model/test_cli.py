@@ -171,3 +171,23 @@ def test_weights_and_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert "verified" in capsys.readouterr().out
     assert main(["info"]) == 0
     assert "input: 256 pixels" in capsys.readouterr().out
+
+
+def test_what_is_prepared_is_kept_for_the_next_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    monkeypatch.setenv("MOBILE_SAM_CACHE", str(tmp_path))
+    assert main(["prepare", "640x480", "320x240", "--backend", "openvino"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in printed] == ["640x480", "320x240"]
+    assert all(line.endswith(" s") for line in printed)
+    monkeypatch.setattr(openvino, "convert_model", lambda *a, **k: pytest.fail("compiled again"))
+    assert main(["prepare", "640x480", "--backend", "openvino"]) == 0
+
+
+@pytest.mark.parametrize("size", ["640", "640x", "0x480", "-1x480", "640x480x3"])
+def test_sizes_that_are_none(size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["prepare", "--", size])
+    assert f"'{size}' is not WIDTHxHEIGHT, as 640x480" in capsys.readouterr().err
