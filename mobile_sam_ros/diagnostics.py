@@ -7,6 +7,7 @@ example `/sam: segmentation`. `status_values(message, "/sam")` reads it back. It
     device_memory_mb        what torch has allocated on a GPU; absent without one
     memory_mb               resident memory of the process
     temperature_<zone>_c    of each thermal zone of the kernel that can be read
+    tracks_<state>          followed objects that are active, occluded, lost; absent until active
     window_s                seconds that rates and windowed latencies look back
     rate_received_hz        images, over the window
     rate_segmented_hz       images with results, over the window

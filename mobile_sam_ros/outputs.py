@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +24,14 @@ from vision_msgs.msg import (
 
 import mobile_sam
 from mobile_sam.overlay import label_image, overlay_image
+from mobile_sam.tracking import TrackState
 from mobile_sam_ros.conversions import (
     bounding_box_message,
     compressed_message,
     image_message,
     region_message,
 )
+from mobile_sam_ros.identity import Identity
 from mobile_sam_ros.msg import Segment, SegmentArray
 from mobile_sam_ros.point_cloud import Solid, cloud_message
 
@@ -46,6 +47,11 @@ _TYPES = {
 }
 THREE_D = {"points", "detections_3d"}
 _JPEG_QUALITY = 85
+_STATES = {
+    TrackState.ACTIVE: Segment.ACTIVE,
+    TrackState.OCCLUDED: Segment.OCCLUDED,
+    TrackState.LOST: Segment.LOST,
+}
 # Reliable, so that subscribers of either kind match (REP 2003).
 _QOS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=2, reliability=ReliabilityPolicy.RELIABLE
@@ -57,15 +63,6 @@ _LATCHED = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What an object is called, carried from its detection or prompt to the outputs."""
-
-    id: str
-    class_id: str = ""
-    score: float = 1.0
 
 
 class Outputs:
@@ -168,8 +165,13 @@ def segments_message(
     result = SegmentArray(header=header, height=image_hw[0], width=image_hw[1])
     for i, identity in enumerate(identities):
         crop = segments.crops[i].astype(np.uint8) * np.uint8(255)
+        track = identity.track
         result.segments.append(
             Segment(
+                state=Segment.NOT_TRACKED if track is None else _STATES[track.state],
+                age=0 if track is None else track.age,
+                unseen=0 if track is None else track.unseen,
+                confidence=1.0 if track is None else track.confidence,
                 id=identity.id,
                 label=i + 1,
                 class_id=identity.class_id,

@@ -124,6 +124,24 @@ class Parameters:
         "Share of its size by which each side of a detection's box is moved outwards.",
         limits=(0.0, 1.0),
     )
+    track_detections: bool = _parameter(
+        False,
+        "Detections start objects that are followed on all images, and show them anew when they "
+        "were lost.",
+    )
+    track_clicks: bool = _parameter(
+        False, "A click starts an object that is followed, rather than one at that place."
+    )
+    track_overlap: float = _parameter(
+        0.5,
+        "IoU of the boxes from which on a detection without a known id is of a followed object.",
+        limits=(0.0, 1.0),
+    )
+    track_forget_after: float = _parameter(
+        30.0,
+        "Seconds after which a followed object that is lost is forgotten; 0: never.",
+        limits=(0.0, 3600.0),
+    )
     max_objects: int = _parameter(
         64, "Objects an image at most; those with the highest score stay.", limits=(1, 1000)
     )

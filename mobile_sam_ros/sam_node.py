@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from threading import Thread
 from time import monotonic
 from typing import Any, NoReturn
@@ -79,7 +79,7 @@ class SamNode(LifecycleNode):
         self._early: deque[Detection2DArray | PromptArray] = deque(maxlen=_EARLY)
         self._detector_seen = -_DETECTOR_SECONDS
         self._prepared_sizes: set[tuple[int, int]] = set()
-        self._prepare: Callable[[Frame], None] = lambda frame: None
+        self._segmentation: Segmentation | None = None
         self._image_seen = monotonic()
         self._silence_said = False
         self._inputs: list[tuple] = []
@@ -118,7 +118,7 @@ class SamNode(LifecycleNode):
         assert self._predictor is not None and self._outputs is not None
         image = self.resolve_topic_name(self._image_name)
         names = [self.resolve_topic_name(name) for name in ("detections", "prompts", "depth")]
-        segmentation = Segmentation(
+        self._segmentation = Segmentation(
             self._predictor,
             self._outputs,
             self._statistics,
@@ -128,8 +128,7 @@ class SamNode(LifecycleNode):
             lambda stamp: self._depth.find(stamp, int(self.values.depth_slop * 1e9)),
         )
         self._prepared_sizes = set()
-        self._prepare = segmentation.prepare
-        self._mailbox = self._worker.serve(segmentation.perform)
+        self._mailbox = self._worker.serve(self._segmentation.perform)
         # Not depth 1: images that come while a callback runs have to reach the ring, where a
         # detector's answer finds them. Nothing gets late by it: the mailbox takes the newest.
         sensor_data = qos_profile_sensor_data
@@ -180,7 +179,7 @@ class SamNode(LifecycleNode):
             self.destroy_subscription(subscription)
         self._inputs = []
         self._depth.listen(False)
-        self._prepare = lambda frame: None
+        self._segmentation = None
         mailbox, self._mailbox = self._mailbox, None
         if mailbox is not None:
             for job in self._worker.leave(mailbox, _STOP_SECONDS):
@@ -209,13 +208,17 @@ class SamNode(LifecycleNode):
         detector_runs = monotonic() - self._detector_seen < _DETECTOR_SECONDS
         standing = self._store.standing()
         # While a detector runs, what stands is segmented along with its boxes: the images
-        # between would make its own older ones stale.
-        if standing and not detector_runs:
-            self._put_newest(Job(frame, prompts=standing))
+        # between would make its own older ones stale. That its boxes are followed is for them.
+        if self.values.track_detections or not detector_runs:
+            if standing or self._is_following():
+                self._put_newest(Job(frame, prompts=standing))
         period = self.values.everything_period
         if period and frame.received - self._everything_at >= period:
             self._everything_at = frame.received
             self._order(Job(frame, everything=True))
+
+    def _is_following(self) -> bool:
+        return self._segmentation is not None and self._segmentation.following.is_active
 
     def _prepare_for_size(self, frame: Frame) -> None:
         """Has the model made ready for the first image of a size, before anything is asked of it;
@@ -225,8 +228,10 @@ class SamNode(LifecycleNode):
         if size not in self._prepared_sizes and len(self._prepared_sizes) < _PREPARED:
             self._prepared_sizes.add(size)
             self.get_logger().info("first image of its size: the model is made ready for it")
+            assert self._segmentation is not None
+            prepare = self._segmentation.prepare
             # A daemon, because it lasts for seconds and cannot be interrupted.
-            Thread(target=self._prepare, args=(frame,), name="preparation", daemon=True).start()
+            Thread(target=prepare, args=(frame,), name="preparation", daemon=True).start()
 
     def _on_detections(self, message: Any) -> None:
         self._detector_seen = monotonic()
@@ -236,9 +241,11 @@ class SamNode(LifecycleNode):
         message.prompts = self._store.named(message.prompts)
         if message.mode == PromptArray.UNTIL_CLEARED:
             self._store.keep(message.prompts)
-        elif message.mode != PromptArray.ONCE:
+        elif message.mode not in (PromptArray.ONCE, PromptArray.TRACKED):
             topic = self.resolve_topic_name("prompts")
-            self._complain(f"{topic}: mode {message.mode} is neither ONCE nor UNTIL_CLEARED")
+            self._complain(
+                f"{topic}: mode {message.mode} is neither ONCE, UNTIL_CLEARED nor TRACKED"
+            )
             return
         self._match(message)
 
@@ -246,8 +253,9 @@ class SamNode(LifecycleNode):
         self._on_click(message.point)
 
     def _on_click(self, point: Point) -> None:
-        prompts = [point_prompt(point, _CLICK)]
-        self._on_prompts(PromptArray(mode=PromptArray.UNTIL_CLEARED, prompts=prompts))
+        tracked = self.values.track_clicks
+        mode = PromptArray.TRACKED if tracked else PromptArray.UNTIL_CLEARED
+        self._on_prompts(PromptArray(mode=mode, prompts=[point_prompt(point, _CLICK)]))
 
     def _slop(self) -> int:
         return int(self.values.match_slop * 1e9)
@@ -276,10 +284,16 @@ class SamNode(LifecycleNode):
     def _serve(self, message: Detection2DArray | PromptArray, frame: Frame) -> None:
         standing = self._store.standing()
         if isinstance(message, Detection2DArray):
-            if self._is_of_this_camera(message, frame):
+            if not self._is_of_this_camera(message, frame):
+                return
+            if self.values.track_detections:  # images in between must not replace it
+                self._order(Job(frame, message.detections, standing, track_detections=True))
+            else:
                 self._put_newest(Job(frame, message.detections, standing))
         elif message.mode == PromptArray.UNTIL_CLEARED:
             self._put_newest(Job(frame, prompts=standing))
+        elif message.mode == PromptArray.TRACKED:
+            self._order(Job(frame, prompts=standing, tracked=message.prompts))
         else:
             self._order(Job(frame, prompts=message.prompts))
 
@@ -318,8 +332,11 @@ class SamNode(LifecycleNode):
     def _clear_prompts(
         self, request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
+        number = self._store.clear()
+        if self._segmentation is not None:
+            number += self._segmentation.following.forget()
         response.success = True
-        response.message = f"{self._store.clear()} prompts cleared"
+        response.message = f"{number} prompts cleared"
         return response
 
     # --- Parameters and reports -------------------------------------------------------------
@@ -346,6 +363,9 @@ class SamNode(LifecycleNode):
             allocated = device_memory(self._predictor.device)
             if allocated is not None:
                 values["device_memory_mb"] = f"{allocated:.0f}"
+        if self._segmentation is not None:
+            counts = self._segmentation.following.counts()
+            values |= {f"tracks_{state}": str(number) for state, number in counts.items()}
         values |= machine.memory() | machine.temperatures()
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()

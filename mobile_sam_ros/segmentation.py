@@ -15,13 +15,16 @@ from vision_msgs.msg import Detection2D
 
 import mobile_sam
 from mobile_sam.everything import EverythingSettings, segment_everything
+from mobile_sam.segments import concatenate
 from mobile_sam_ros.conversions import box_from_detection, rgb_from_compressed, rgb_from_image
 from mobile_sam_ros.depth import camera_from_info, metres_from_image
 from mobile_sam_ros.diagnostics import Statistics
+from mobile_sam_ros.following import Following, Shown
 from mobile_sam_ros.frames import Frame
+from mobile_sam_ros.identity import Identity
 from mobile_sam_ros.msg import Prompt as PromptMessage
 from mobile_sam_ros.msg import SegmentArray
-from mobile_sam_ros.outputs import THREE_D, Identity, Outputs, segments_message
+from mobile_sam_ros.outputs import THREE_D, Outputs, segments_message
 from mobile_sam_ros.parameters import Parameters
 from mobile_sam_ros.point_cloud import Solid, solids
 from mobile_sam_ros.prompts import prompt_from_message
@@ -34,6 +37,8 @@ Reply = Callable[[SegmentArray | None, str], None]
 class Job:
     """An image and what to segment in it.
 
+    tracked: prompts that show objects to follow from this image on.
+    track_detections: whether detections show such objects as well.
     everything: instead of detections and prompts.
     reply: who asked by a service and gets the result, rather than the topics. It is called once,
         on any thread, whatever happens.
@@ -43,6 +48,8 @@ class Job:
     frame: Frame
     detections: Sequence[Detection2D] = ()
     prompts: Sequence[PromptMessage] = ()
+    tracked: Sequence[PromptMessage] = ()
+    track_detections: bool = False
     everything: bool = False
     reply: Reply | None = None
     created: float = field(default_factory=monotonic)
@@ -82,6 +89,7 @@ class Segmentation:
         self._topics = topics
         self._complain = complain
         self._depth = depth
+        self.following = Following(predictor, complain)
         self._last: tuple[Frame, NDArray[np.uint8], mobile_sam.Embedding | None] | None = None
 
     def perform(self, job: Job) -> None:
@@ -91,7 +99,8 @@ class Segmentation:
             return
         wanted = self._outputs.wanted()
         stale_after = self._parameters().stale_after
-        if not wanted:
+        self.following.begin()
+        if not wanted and not job.tracked:
             self._drop("unused")
         elif stale_after and monotonic() - job.frame.received > stale_after:
             self._drop("stale")
@@ -127,9 +136,15 @@ class Segmentation:
             if not job.everything and not job.prompts:
                 raise ValueError("the request has no prompts")
             problems: list[str] = []
-            segments, identities, _ = self._segments(job, image, embedding, problems.append)
-            if not identities and problems:
-                raise ValueError("; ".join(problems))
+            if job.everything:
+                segments, identities = self._everything(image)
+            else:
+                shown = self._shown((), job.prompts, image.shape[:2], problems.append)
+                if not shown and problems:
+                    raise ValueError("; ".join(problems))
+                if embedding is None:
+                    embedding = self._encode(job.frame, image)
+                segments, identities = self._decode(embedding, shown)
             header = job.frame.message.header
             message = segments_message(header, image.shape[:2], segments, identities)
         except ValueError as error:
@@ -148,8 +163,15 @@ class Segmentation:
         times = [monotonic()]
         image, embedding = self._converted(job.frame)
         times.append(monotonic())
-        segments, identities, encoded_at = self._segments(job, image, embedding, self._complain)
-        times += [encoded_at, monotonic()]
+        if job.everything:
+            segments, identities = self._everything(image)
+            times += [monotonic()] * 2
+        else:
+            found = self._found(job, image, embedding)
+            if found is None or not wanted:
+                return
+            segments, identities, encoded_at = found
+            times += [encoded_at, monotonic()]
         alpha = self._parameters().overlay_alpha
         objects = self._objects(job.frame, image, segments) if wanted & THREE_D else None
         self._outputs.publish(wanted, header, image, segments, identities, alpha, objects)
@@ -161,31 +183,58 @@ class Segmentation:
         spans["total"] = times[-1] - job.frame.received
         self._statistics.segmented(spans)
 
-    def _segments(
-        self,
-        job: Job,
-        image: NDArray[np.uint8],
-        embedding: mobile_sam.Embedding | None,
-        complain: Callable[[str], None],
-    ) -> tuple[mobile_sam.Segments, list[Identity], float]:
-        """Returns what was found, what it is called, and when the encoder was done."""
-        if job.everything:
-            found = segment_everything(self._predictor, image, self._everything_settings())
-            names = [f"everything_{i + 1}" for i in range(len(found))]
-            return found.segments, [Identity(name) for name in names], monotonic()
-        prompts, identities = self._prompts(job, image.shape[:2], complain)
+    def _everything(self, image: NDArray[np.uint8]) -> tuple[mobile_sam.Segments, list[Identity]]:
+        found = segment_everything(self._predictor, image, self._everything_settings())
+        return found.segments, [Identity(f"everything_{i + 1}") for i in range(len(found))]
+
+    def _found(
+        self, job: Job, image: NDArray[np.uint8], embedding: mobile_sam.Embedding | None
+    ) -> tuple[mobile_sam.Segments, list[Identity], float] | None:
+        """Returns what is followed and what was shown, what they are called, and when the encoder
+        was done; None if the image only served to learn of objects to follow."""
+        following, frame = self.following, job.frame
+        image_hw = image.shape[:2]
+        values = self._parameters()
+        to_start = self._shown((), job.tracked, image_hw, self._complain)
+        if job.track_detections:
+            detected = self._shown(job.detections, (), image_hw, self._complain, unnamed="")
+            to_start += following.recognise(frame, detected, values.track_overlap)
+            shown = self._shown((), job.prompts, image_hw, self._complain)
+        else:
+            shown = self._shown(job.detections, job.prompts, image_hw, self._complain)
+        late = following.is_behind(frame)
+        if late and job.track_detections and not to_start:
+            return None
+        follows = following.is_active and not late
+        if embedding is None and (shown or to_start or follows):
+            embedding = self._encode(frame, image)
+        encoded_at = monotonic()
         if embedding is None:
             # Nothing to decode: then only the sizes of the embedding are asked for.
-            if prompts:
-                embedding = self._predictor.encode(image)
-            self._last = (job.frame, image, embedding)
-        encoded_at = monotonic()
-        segments = (
-            self._predictor.decode(embedding, prompts)
-            if embedding is not None and prompts
-            else self._predictor.nothing(image.shape[:2])
-        )
+            self._last = (frame, image, None)
+            return self._predictor.nothing(image_hw), [], encoded_at
+        if follows:
+            following.step(frame, image, embedding, values.track_forget_after)
+        if to_start:
+            following.start(frame, image, embedding, to_start, values.max_objects)
+        if late and (job.tracked or job.track_detections):
+            return None
+        segments, identities = self._decode(embedding, shown)
+        if following.is_active and not late:
+            followed, names = following.segments(embedding)
+            segments, identities = concatenate([followed, segments]), names + identities
         return segments, identities, encoded_at
+
+    def _encode(self, frame: Frame, image: NDArray[np.uint8]) -> mobile_sam.Embedding:
+        embedding = self._predictor.encode(image)
+        self._last = (frame, image, embedding)
+        return embedding
+
+    def _decode(
+        self, embedding: mobile_sam.Embedding, shown: Sequence[Shown]
+    ) -> tuple[mobile_sam.Segments, list[Identity]]:
+        segments = self._predictor.decode(embedding, [prompt for prompt, _ in shown])
+        return segments, [identity for _, identity in shown]
 
     def _objects(
         self, frame: Frame, image: NDArray[np.uint8], segments: mobile_sam.Segments
@@ -220,18 +269,26 @@ class Segmentation:
             return rgb_from_compressed(frame.message), None
         return rgb_from_image(frame.message), None
 
-    def _prompts(
-        self, job: Job, image_hw: tuple[int, int], complain: Callable[[str], None]
-    ) -> tuple[list[mobile_sam.Prompt], list[Identity]]:
-        """Returns what can be used of the job, and says what cannot."""
+    def _shown(
+        self,
+        detections: Sequence[Detection2D],
+        prompts: Sequence[PromptMessage],
+        image_hw: tuple[int, int],
+        complain: Callable[[str], None],
+        unnamed: str = "detection_{}",
+    ) -> list[Shown]:
+        """Returns what can be used of detections and prompts, and says what cannot.
+
+        `unnamed` is what detections without an id are called, with their number.
+        """
         parameters = self._parameters()
         classes = {name.strip() for name in parameters.classes.split(",") if name.strip()}
         detector_hw = (parameters.detections_height, parameters.detections_width)
-        found: list[tuple[mobile_sam.Prompt, Identity]] = []
-        for index, detection in enumerate(job.detections):
+        found: list[Shown] = []
+        for index, detection in enumerate(detections):
             best = max(detection.results, key=lambda r: r.hypothesis.score, default=None)
             identity = Identity(
-                detection.id or f"detection_{index}",
+                detection.id or unnamed.format(index),
                 best.hypothesis.class_id if best else "",
                 best.hypothesis.score if best else 1.0,
             )
@@ -246,7 +303,7 @@ class Segmentation:
                 found.append((mobile_sam.Prompt(box=box), identity))
             except ValueError as error:
                 complain(f"{self._topics.detections}: detection {identity.id!r}: {error}")
-        for message in job.prompts:
+        for message in prompts:
             try:
                 prompt = prompt_from_message(message, image_hw, self._predictor.mask_logits)
                 found.append((prompt, Identity(message.id, message.class_id)))
@@ -259,4 +316,4 @@ class Segmentation:
             )
             found.sort(key=lambda item: -item[1].score)
             found = found[: parameters.max_objects]
-        return [prompt for prompt, _ in found], [identity for _, identity in found]
+        return found

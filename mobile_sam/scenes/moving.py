@@ -1,5 +1,6 @@
 """A scene in motion, for the demo camera."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import cv2
@@ -82,14 +83,14 @@ class MovingScene:
             pulse=rng.uniform(0.02, 0.06),
         )
 
-    def frame(self, index: int) -> Scene:
-        """Return frame `index` (0 or greater)."""
+    def frame(self, index: int, without: Collection[int] = ()) -> Scene:
+        """Return frame `index` (0 or greater), `without` the objects of these labels."""
         canvas = self._background.copy()
         labels = np.zeros(self._size_hw, np.uint16)
         for label, actor in enumerate(self._actors, start=1):
             transform = actor.transform(index, self._size_hw)
             found = shapes.draw_mask(actor.shape, transform, *self._size_hw)
-            if found is None:
+            if found is None or label in without:
                 continue
             window, mask = found
             painting.cast_shadow(canvas, mask, window, (5, 6), 0.4)

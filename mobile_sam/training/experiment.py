@@ -38,7 +38,7 @@ from mobile_sam.training.unlabelled import list_pictures
 
 _SCENES_SEED = (2, 0)  # neither of a training nor held out
 _HELD_OUT = 0x5EED
-_TRIAL_STEPS = 8
+_TRIAL_STEPS = (6, 18)
 _SHOWN_PROMPTS = ("box", "one point, best of three")
 
 
@@ -85,11 +85,15 @@ def clock(device: torch.device) -> float:
 def in_time(
     run: Callable[[LoopSettings, Path], Sam], seconds: float, device: torch.device, directory: Path
 ) -> Sam:
-    """Trains for about so many seconds of `clock`: the length of a step is found by a trial."""
-    run(LoopSettings(steps=2), directory / "warm")
-    begin = clock(device)
-    run(LoopSettings(steps=_TRIAL_STEPS), directory / "trial")
-    steps = max(1, int(seconds / (clock(device) - begin) * _TRIAL_STEPS))
+    """Trains for about so many seconds of `clock`: the length of a step is found by two trials,
+    because what a run begins and ends with would count as well in one."""
+    times = [clock(device)]
+    for steps in _TRIAL_STEPS:
+        run(LoopSettings(steps=steps), directory / f"trial_{steps}")
+        times.append(clock(device))
+    first, second = np.diff(times)
+    step = max(second - first, 1e-3) / (_TRIAL_STEPS[1] - _TRIAL_STEPS[0])
+    steps = max(1, int(seconds / step))
     settings = LoopSettings(
         steps=steps, rate=2e-3, warmup=min(50, steps // 5), average=0.98, freeze_after=0.7
     )

@@ -1,0 +1,141 @@
+"""What an object looks like: its pixels, which move with it, and its colours, which stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mobile_sam.segments import tight_box
+from mobile_sam.tracking.motion import Motion, compose, shift
+
+_LEVELS = 16  # of red, of green and of blue
+_CODES = _LEVELS**3
+_SURROUNDINGS = 32  # pixels that a template shows around its object
+_NEVER_SEEN = 1e-5  # share of a colour that neither the object nor its surroundings have
+_RATE = 0.05  # at which colours change, when they are learnt
+_LEAST_SIDE = 8
+
+
+def colour_codes(image: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Returns the colour of each pixel as a number below 4096, int32 (H, W), without noise."""
+    level = cv2.blur(image, (3, 3)).astype(np.int32) * _LEVELS // 256
+    return (level[..., 0] * _LEVELS + level[..., 1]) * _LEVELS + level[..., 2]
+
+
+def histogram(codes: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Returns how often each colour occurs, as a share: float64 (4096,)."""
+    counts = np.bincount(codes.ravel(), minlength=_CODES).astype(float)
+    return counts / max(counts.sum(), 1)
+
+
+def similarity(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Returns Bhattacharyya's coefficient of two histograms: 1 for equal ones, 0 for strangers."""
+    return float(np.sqrt(one * other).sum())
+
+
+class Colours:
+    """The colours of an object, and those that it has to be told from."""
+
+    def __init__(self, codes: NDArray[np.int32], mask: NDArray[np.bool_]) -> None:
+        """Takes them from an image's codes, and the object's mask in it."""
+        self.own = histogram(codes[mask])
+        self._around = histogram(codes[~mask])
+        self._likelihood = self.against(())
+
+    def learn(self, codes: NDArray[np.int32], mask: NDArray[np.bool_]) -> None:
+        """Changes the colours a little towards those in another image."""
+        self.own += _RATE * (histogram(codes[mask]) - self.own)
+        self._around += _RATE * (histogram(codes[~mask]) - self._around)
+
+    def against(self, others: tuple[Colours, ...]) -> NDArray[np.float32]:
+        """Tells the object from other ones as well; see `likelihood`. Returns the new table."""
+        around = self._around
+        for other in others:
+            around = np.maximum(around, other.own / 2)
+        own, around = _smooth(self.own), _smooth(around)
+        table = (own + _NEVER_SEEN) / (own + around + 2 * _NEVER_SEEN)
+        self._likelihood = table.astype(np.float32)
+        return self._likelihood
+
+    def likelihood(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Returns how likely a pixel of that colour is the object's rather than another's: 0 to 1,
+        0.5 for colours that nobody has."""
+        return self._likelihood[codes]
+
+
+def _smooth(histogram: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Gives each colour's neighbours a part of it, as light and noise do."""
+    cube = histogram.reshape(_LEVELS, _LEVELS, _LEVELS)
+    for axis in range(3):
+        padded = np.pad(cube, [(int(i == axis),) * 2 for i in range(3)], mode="edge")
+        before, here, after = (padded.take(range(k, k + _LEVELS), axis) for k in range(3))
+        cube = (before + 2 * here + after) / 4
+    return cube.ravel()
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """An object's pixels, with some around it, as cut out of an image.
+
+    Attributes:
+        image: uint8 (h, w, 3), RGB.
+        mask: bool (h, w): the object, also the parts of it that were hidden at last.
+        x, y: where (0, 0) lies in the image, in pixels.
+    """
+
+    image: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    x: int
+    y: int
+
+    @classmethod
+    def cut(cls, image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Template:
+        """Cuts the object in `mask`, bool (H, W), out of an image (H, W, 3)."""
+        x0, y0, x1, y1 = tight_box(mask).astype(int)
+        rows = slice(max(0, y0 - _SURROUNDINGS), y1 + _SURROUNDINGS)
+        columns = slice(max(0, x0 - _SURROUNDINGS), x1 + _SURROUNDINGS)
+        return cls(
+            image[rows, columns].copy(), mask[rows, columns].copy(), columns.start, rows.start
+        )
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the image."""
+        height, width = self.mask.shape
+        return slice(self.y, self.y + height), slice(self.x, self.x + width)
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """x, y of the middle of the object's box, in the image."""
+        x0, y0, x1, y1 = tight_box(self.mask)
+        return self.x + (x0 + x1) / 2, self.y + (y0 + y1) / 2
+
+    def moved(self, motion: Motion, image_hw: tuple[int, int]) -> Template | None:
+        """Returns it after a motion, cut to the image; None if it lies outside."""
+        x0, y0, x1, y1 = tight_box(self.mask)
+        corners = np.array([[x0, y0, 1], [x1, y0, 1], [x0, y1, 1], [x1, y1, 1]], float)
+        corners[:, :2] += self.x, self.y
+        corners = corners @ motion.T
+        low = np.floor(corners.min(axis=0)).astype(int) - _SURROUNDINGS
+        high = np.ceil(corners.max(axis=0)).astype(int) + _SURROUNDINGS
+        low, high = np.maximum(low, 0), np.minimum(high, image_hw[::-1])
+        if (high - low < _LEAST_SIDE).any():
+            return None
+        place = motion.copy()
+        place[:, 2] = motion @ (self.x, self.y, 1) - low
+        size = (int(high[0] - low[0]), int(high[1] - low[1]))
+        image = cv2.warpAffine(self.image, place, size, borderMode=cv2.BORDER_REPLICATE)
+        mask = cv2.warpAffine(self.mask.astype(np.uint8) * 255, place, size) > 127
+        return Template(image.astype(np.uint8, copy=False), mask, int(low[0]), int(low[1]))
+
+    def within(self, motion: Motion) -> Motion:
+        """Returns a motion in pixels of this template as one in pixels of the image."""
+        return compose(shift(self.x, self.y), compose(motion, shift(-self.x, -self.y)))
+
+    def renewed(self, image: NDArray[np.uint8], seen: NDArray[np.bool_]) -> Template:
+        """Returns it with the pixels that are `seen`, bool (h, w), as they are in an image now."""
+        pixels = np.where(seen[..., None], image[self.window], self.image)
+        return Template(pixels, self.mask, self.x, self.y)

@@ -1,0 +1,182 @@
+"""Where in an image an object is, as far as its template and its colours say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mobile_sam.tracking.appearance import Colours, Template, colour_codes
+from mobile_sam.tracking.motion import Motion, compose, follow, shift
+
+_LEAST_AREA = 20
+_NOISE = 16.0  # levels that a pixel of the object may differ from its template
+_OWN, _STRANGE = 0.8, 0.15  # likelihoods of colours that surely are the object's, and are not
+_GROWN = 0.8  # of its usual area: an object that is smaller may grow again
+_GROWTH = 0.6  # weight of colours beside the template, where it may
+_NEAR, _FAR = -0.5, -1.0
+_REACH = 6  # pixels beside what is seen where more of it may be
+_DRIFT = 8  # pixels beside the template where its colours are looked for
+_BETTER = 0.02
+_SEARCH_SHARE = 0.3  # of a window of the object's size that has to have its colours
+_FOUND_SHARE = 0.25  # of its area that has to be in one piece
+_CROSS = np.ones((3, 3), np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What one image shows, prepared once for all objects.
+
+    image: uint8 (H, W, 3), RGB; grey: uint8 (H, W); codes: as `colour_codes` has them.
+    """
+
+    image: NDArray[np.uint8]
+    grey: NDArray[np.uint8]
+    codes: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, image: NDArray[np.uint8]) -> View:
+        """Prepares an image."""
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
+        return cls(image, grey, colour_codes(image))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.grey.shape
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What speaks for an object, in the window of its template.
+
+    Attributes:
+        template: where it is thought to be.
+        motion: from the template that it was, None if it was looked for anew.
+        seen: bool (h, w), what can be seen of it.
+        share: of the template that is seen.
+        field: float32 (h, w), -1 to 1: whether a mask gains or loses by a pixel.
+        difference: levels that the object's pixels differ from the template, on average.
+    """
+
+    template: Template
+    motion: Motion | None
+    seen: NDArray[np.bool_]
+    share: float
+    field: NDArray[np.float32]
+    difference: float
+
+
+def predict(
+    template: Template, colours: Colours, area: float, noise: float, motion: Motion, view: View
+) -> Evidence | None:
+    """Looks for an object where its motion says, and beside that: where optical flow and where its
+    colours say. The place where most of it is seen counts.
+
+    Args:
+        template: as it was seen last.
+        colours: its colours.
+        area: pixels it has when all of it is seen.
+        noise: levels that its pixels differ from image to image.
+        motion: from the template to this image, as expected.
+        view: of this image.
+
+    Returns:
+        What was found, or None if it lies outside of the image.
+    """
+    expected = template.moved(motion, view.size)
+    if expected is None or np.count_nonzero(expected.mask) < _LEAST_AREA:
+        return None
+    best: Evidence | None = None
+    for option in (motion, *_corrections(expected, colours, motion, view)):
+        moved = template.moved(option, view.size)
+        if moved is None or np.count_nonzero(moved.mask) < _LEAST_AREA:
+            continue
+        found = _compare(moved, option, colours, area, noise, view)
+        if best is None or found.share > best.share + _BETTER:
+            best = found
+    return best
+
+
+def _corrections(
+    expected: Template, colours: Colours, motion: Motion, view: View
+) -> Iterable[Motion]:
+    before = cv2.cvtColor(expected.image, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
+    flow = follow(before, view.grey[expected.window], expected.mask)
+    if flow is not None:
+        yield compose(expected.within(flow), motion)
+    likelihood = colours.likelihood(view.codes[expected.window])
+    reach = cv2.dilate(expected.mask.astype(np.uint8), _CROSS, iterations=_DRIFT)
+    weight = np.clip(2 * likelihood - 1, 0, 1) * reach
+    if weight.sum() > _SEARCH_SHARE * np.count_nonzero(expected.mask):
+        (x, y), (x0, y0) = _middle(weight), _middle(expected.mask)
+        yield compose(shift(x - x0, y - y0), motion)
+
+
+def _middle(weight: NDArray) -> tuple[float, float]:
+    rows, columns = weight.sum(axis=1), weight.sum(axis=0)
+    y = rows @ np.arange(len(rows)) / rows.sum()
+    return float(columns @ np.arange(len(columns)) / columns.sum()), float(y)
+
+
+def _compare(
+    moved: Template, motion: Motion, colours: Colours, area: float, noise: float, view: View
+) -> Evidence:
+    mask = moved.mask
+    difference = cv2.blur(cv2.absdiff(view.image[moved.window], moved.image), (5, 5)).mean(axis=2)
+    likelihood = colours.likelihood(view.codes[moved.window])
+    alike = (difference < max(_NOISE, 3 * noise)) | (likelihood > _OWN)
+    seen = mask & alike & (likelihood > _STRANGE)
+    seen = cv2.morphologyEx(seen.astype(np.uint8), cv2.MORPH_OPEN, _CROSS) > 0
+    may_grow = np.count_nonzero(mask) < _GROWN * area
+    near = cv2.dilate(seen.astype(np.uint8), _CROSS, iterations=_REACH) > 0
+    like_it = likelihood > 0.5
+    beside = np.where(like_it & near & may_grow, _GROWTH * (2 * likelihood - 1), _NEAR)
+    beside = np.where(like_it, beside, _FAR)
+    return Evidence(
+        moved,
+        motion,
+        seen,
+        np.count_nonzero(seen) / np.count_nonzero(mask),
+        np.where(mask, np.where(seen, 1, -1), beside).astype(np.float32),
+        float(difference[mask].mean()),
+    )
+
+
+def search(
+    colours: Colours, area: float, taken: Iterable[NDArray[np.bool_]], view: View
+) -> Evidence | None:
+    """Looks for an object in the whole image, by its colours.
+
+    Args:
+        colours: its colours.
+        area: pixels it has when all of it is seen.
+        taken: bool (H, W) each, where other objects are.
+        view: of the image.
+
+    Returns:
+        The largest piece with its colours, or None.
+    """
+    likelihood = colours.likelihood(view.codes)
+    likelihood = np.where(likelihood > 0.5, likelihood, 0)
+    for mask in taken:
+        likelihood[mask] = 0
+    side = int(np.sqrt(area)) | 1
+    density = cv2.blur(likelihood, (side, side))
+    y, x = (int(i) for i in np.unravel_index(density.argmax(), density.shape))
+    if density[y, x] < _SEARCH_SHARE:
+        return None
+    rows, columns = slice(max(0, y - side), y + side), slice(max(0, x - side), x + side)
+    own = cv2.morphologyEx((likelihood[rows, columns] > 0).astype(np.uint8), cv2.MORPH_OPEN, _CROSS)
+    count, pieces, statistics, _ = cv2.connectedComponentsWithStats(own)
+    if count < 2:
+        return None
+    piece = pieces == 1 + statistics[1:, cv2.CC_STAT_AREA].argmax()
+    if np.count_nonzero(piece) < max(_FOUND_SHARE * area, _LEAST_AREA):
+        return None
+    template = Template(view.image[rows, columns].copy(), piece, columns.start, rows.start)
+    field = np.where(piece, 1, -1).astype(np.float32)
+    return Evidence(template, None, piece, 1.0, field, 0.0)

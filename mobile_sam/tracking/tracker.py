@@ -1,0 +1,442 @@
+"""Follows objects through images: what moves tells where, SAM tells what exactly.
+
+For each object and image:
+
+1. Its template, the pixels as they were seen last, is moved as it moved before, and corrected by
+   optical flow and by its colours. What of it then looks like the image is what can be seen of it.
+2. SAM is asked with that part's box and points. Of its masks, the one that agrees best with the
+   evidence is taken.
+3. A mask that does not agree, or whose colours are not the object's, is none: then something is in
+   front of it. After a few such images it is lost, and looked for by its colours everywhere.
+4. Where two objects claim the same pixels, the one whose colours they have gets them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mobile_sam.modeling import ALL
+from mobile_sam.predictor import Embedding, Predictor, scaled_size
+from mobile_sam.prompts import Prompt
+from mobile_sam.segments import Segments, tight_box
+from mobile_sam.tracking.appearance import Colours, Template, histogram, similarity
+from mobile_sam.tracking.evidence import Evidence, View, predict, search
+from mobile_sam.tracking.motion import Motion, still, times
+
+_WORKING_SIDE = 640  # pixels: larger images are scaled down for all but the masks
+_LOST_AFTER = 5  # images without it
+_EXTRAPOLATED = 8  # images, at most, for which an object that is not seen moves on
+_POINTS = 3
+_LEAST_SHARE = 0.15  # of the template that has to be seen
+_WHOLE_SHARE = 0.85  # from which on all of it is seen
+_LEAST_AREA = 20
+_LEAST_AGREEMENT = 0.5
+_LEAST_AGREEMENT_FOUND = 0.4
+_SURE_AGREEMENT = 0.6
+_IOU_WEIGHT = 0.3  # of the model's own estimate, in the choice between masks
+_LEAST_LIKELIHOOD = 0.6
+_LEAST_SIMILARITY = 0.8
+_LEAST_SIMILARITY_FOUND = 0.75
+_SURE_SIMILARITY = 0.9
+_SMALLER, _LARGER = 0.3, 1.8  # than its usual area
+_OVERLAP = 0.5  # of the smaller mask, from which on two objects cannot both be right
+_RATE = 0.1
+_FIRST_NOISE = 10.0
+
+
+class TrackState(Enum):
+    """Whether an object is seen."""
+
+    ACTIVE = "active"
+    OCCLUDED = "occluded"
+    """Not seen for a few images: something is in front of it, or it looks otherwise."""
+    LOST = "lost"
+    """Not seen for longer. It is looked for, and becomes active when it is found."""
+
+
+@dataclass(frozen=True)
+class TrackedObject:
+    """Where a track stands after an image.
+
+    Attributes:
+        id: as it was started.
+        state: whether it is seen.
+        age: images since it was started.
+        unseen: images since it was seen last.
+        confidence: 0 to 1, how well its mask agrees with how it moved and what it looks like; 0 if
+            it is not seen.
+    """
+
+    id: str
+    state: TrackState
+    age: int
+    unseen: int
+    confidence: float
+
+
+@dataclass(eq=False)
+class _Track:
+    id: str
+    template: Template
+    colours: Colours
+    area: float
+    mask: NDArray[np.bool_] | None  # in the last image; None: not seen
+    logits: Tensor  # of that mask, (m, m)
+    predicted_iou: float
+    seconds: float  # when it was seen last
+    motion: Motion  # in `interval` seconds
+    interval: float = 0.0
+    noise: float = _FIRST_NOISE
+    age: int = 0
+    unseen: int = 0
+    confidence: float = 1.0
+
+    @property
+    def state(self) -> TrackState:
+        if not self.unseen:
+            return TrackState.ACTIVE
+        return TrackState.OCCLUDED if self.unseen < _LOST_AFTER else TrackState.LOST
+
+    def expected(self, seconds: float) -> Motion:
+        """Returns the motion from the template to an image at that time."""
+        elapsed = seconds - self.seconds
+        if self.interval <= 0 or elapsed <= 0:
+            return self.motion
+        factor = min(elapsed / self.interval, _EXTRAPOLATED)
+        return times(self.motion, factor, self.template.centre)
+
+
+@dataclass(frozen=True, eq=False)
+class _Claim:
+    """A mask that an object may have in an image."""
+
+    evidence: Evidence
+    mask: NDArray[np.bool_]
+    agreement: float
+    similarity: float
+    logits: Tensor
+    predicted_iou: float
+
+    @property
+    def rank(self) -> float:
+        return self.similarity + 0.2 * self.agreement
+
+
+class Tracker:
+    """Objects that are followed. The images come in the order of their time."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+        self._tracks: dict[str, _Track] = {}
+        self._size: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self._tracks)
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._tracks
+
+    @property
+    def boxes(self) -> dict[str, NDArray[np.float32]]:
+        """Boxes of the objects that were seen in the last image, x, y, x, y, in its pixels."""
+        if self._size is None:
+            return {}
+        scale = max(self._size) / max(_working_size(self._size))
+        return {
+            track.id: tight_box(track.mask) * np.float32(scale)
+            for track in self._tracks.values()
+            if track.mask is not None
+        }
+
+    def forget(self, ids: list[str] | None = None) -> None:
+        """Follows these objects no more; None: all of them."""
+        for id in list(self._tracks) if ids is None else ids:
+            self._tracks.pop(id, None)
+
+    def start(
+        self,
+        image: NDArray[np.uint8],
+        embedding: Embedding,
+        prompts: Mapping[str, Prompt],
+        seconds: float,
+    ) -> list[str]:
+        """Begins to follow objects, or shows anew where those are that are followed already.
+
+        Args:
+            image: uint8 (H, W, 3), RGB.
+            embedding: of it.
+            prompts: one object each, by its id.
+            seconds: when the image was taken; only differences count.
+
+        Returns:
+            The ids of prompts that show nothing, which are not followed.
+
+        Raises:
+            ValueError: a mask prompt of another size.
+        """
+        if not prompts:
+            return []
+        self._check_size(image)
+        segments = self._predictor.decode(embedding, list(prompts.values()))
+        logits = torch.from_numpy(segments.logits)
+        working = _working(image)
+        view = View.of(working)
+        empty = []
+        for number, (id, mask) in enumerate(zip(prompts, segments.masks, strict=True)):
+            small = cv2.resize(
+                mask.astype(np.uint8), working.shape[1::-1], interpolation=cv2.INTER_AREA
+            )
+            mask = small > 0
+            if np.count_nonzero(mask) < _LEAST_AREA:
+                empty.append(id)
+                continue
+            before = self._tracks.get(id)
+            self._tracks[id] = _Track(
+                id,
+                Template.cut(working, mask),
+                Colours(view.codes, mask),
+                float(np.count_nonzero(mask)),
+                mask,
+                logits[number],
+                float(segments.predicted_iou[number]),
+                seconds,
+                before.motion if before else still(),
+                before.interval if before else 0.0,
+                age=before.age if before else 0,
+            )
+        self._tell_apart()
+        return empty
+
+    def step(self, image: NDArray[np.uint8], embedding: Embedding, seconds: float) -> None:
+        """Finds the objects in the next image.
+
+        Args:
+            image: uint8 (H, W, 3), RGB. In one of another size than before, nothing is found again.
+            embedding: of it.
+            seconds: when it was taken.
+        """
+        self._check_size(image)
+        working = _working(image)
+        view = View.of(working)
+        small = dataclasses.replace(embedding, image_size=view.size)
+        evidence: dict[str, Evidence] = {}
+        for track in self._tracks.values():
+            found = self._evidence(track, view, seconds)
+            if found is not None:
+                evidence[track.id] = found
+        prompts = [prompt for found in evidence.values() for prompt in _prompts(found)]
+        claims = self._claims(view, small, evidence, *self._decode(small, prompts))
+        self._settle(claims)
+        for track in self._tracks.values():
+            track.age += 1
+            claim = claims.get(track.id)
+            if claim is None:
+                track.mask, track.confidence = None, 0.0
+                track.unseen += 1
+            else:
+                self._learn(track, claim, view, seconds)
+        self._tell_apart()
+
+    @torch.inference_mode()
+    def segments(self, embedding: Embedding) -> Segments:
+        """Returns the objects in the order in which they were started, with an empty mask where
+        one is not seen.
+
+        Args:
+            embedding: of the image of the last `step` or `start`.
+        """
+        if not self._tracks:
+            return self._predictor.nothing(embedding.image_size)
+        tracks = self._tracks.values()
+        rows = [t.logits if t.mask is not None else torch.full_like(t.logits, -1) for t in tracks]
+        estimates = [t.predicted_iou if t.mask is not None else 0.0 for t in tracks]
+        return self._predictor.segments(torch.stack(rows), torch.tensor(estimates), embedding)
+
+    def objects(self) -> list[TrackedObject]:
+        """Returns where the objects stand after the last image, in the same order."""
+        return [
+            TrackedObject(track.id, track.state, track.age, track.unseen, track.confidence)
+            for track in list(self._tracks.values())  # at once: another thread may start some
+        ]
+
+    def _check_size(self, image: NDArray[np.uint8]) -> None:
+        """Forgets what was seen in images of another size."""
+        if self._size != image.shape[:2]:
+            self._tracks.clear()
+            self._size = image.shape[:2]
+
+    def _tell_apart(self) -> None:
+        for track in self._tracks.values():
+            others = tuple(t.colours for t in self._tracks.values() if t is not track)
+            track.colours.against(others)
+
+    def _evidence(self, track: _Track, view: View, seconds: float) -> Evidence | None:
+        if track.state is not TrackState.LOST:
+            motion = track.expected(seconds)
+            found = predict(track.template, track.colours, track.area, track.noise, motion, view)
+            if found is not None and found.share >= _LEAST_SHARE:
+                return found
+            if track.state is TrackState.ACTIVE:
+                return None
+        taken = [t.mask for t in self._tracks.values() if t is not track and t.mask is not None]
+        return search(track.colours, track.area, taken, view)
+
+    def _decode(self, embedding: Embedding, prompts: list[Prompt]) -> tuple[Tensor, Tensor]:
+        """Returns all masks of all prompts: logits (P 4, m, m) and predicted IoU (P 4)."""
+        if not prompts:
+            side = self._predictor.model.config.mask_size
+            return torch.zeros(0, side, side), torch.zeros(0)
+        logits, iou = self._predictor.logits(embedding, prompts, ALL)
+        return logits.flatten(0, 1), iou.flatten()
+
+    def _claims(
+        self,
+        view: View,
+        embedding: Embedding,
+        evidence: Mapping[str, Evidence],
+        logits: Tensor,
+        iou: Tensor,
+    ) -> dict[str, _Claim]:
+        """Chooses a mask for each object and leaves out those that are not good enough."""
+        if not evidence:
+            return {}
+        each = len(logits) // len(evidence)
+        filled = (logits > 0).cpu().numpy()
+        estimates = iou.float().clamp(0, 1).cpu().numpy()
+        choices, agreements = [], []
+        for number, found in enumerate(evidence.values()):
+            part = slice(number * each, (number + 1) * each)
+            of_each = _agreement(filled[part], _raster(found, view.size, filled.shape[-1]))
+            best = int((of_each + _IOU_WEIGHT * estimates[part]).argmax())
+            choices.append(part.start + best)
+            agreements.append(float(of_each[best]))
+        masks = self._predictor.segments(logits[choices], iou[choices], embedding).masks
+        claims = {}
+        for (id, found), choice, agreement, mask in zip(
+            evidence.items(), choices, agreements, masks, strict=True
+        ):
+            track = self._tracks[id]
+            if np.count_nonzero(mask) < _LEAST_AREA:
+                continue
+            codes = view.codes[mask]
+            alike = similarity(histogram(codes), track.colours.own)
+            row, estimate = logits[choice].cpu(), float(iou[choice])
+            claim = _Claim(found, mask, agreement, alike, row, estimate)
+            if _is_good(claim, track, float(track.colours.likelihood(codes).mean())):
+                claims[id] = claim
+        return claims
+
+    def _settle(self, claims: dict[str, _Claim]) -> None:
+        """Takes from objects what others have a better claim to."""
+        best_first = sorted(claims, key=lambda id: -claims[id].rank)
+        for number, id in enumerate(best_first):
+            mask = claims[id].mask
+            for better in best_first[:number]:
+                if better not in claims:
+                    continue
+                both = np.count_nonzero(mask & claims[better].mask)
+                smaller = min(np.count_nonzero(mask), np.count_nonzero(claims[better].mask))
+                if both > _OVERLAP * smaller:
+                    del claims[id]
+                    break
+
+    def _learn(self, track: _Track, claim: _Claim, view: View, seconds: float) -> None:
+        """Takes over what an object looks like now, and how it moves."""
+        evidence, mask = claim.evidence, claim.mask
+        whole = evidence.share >= _WHOLE_SHARE and claim.agreement >= _SURE_AGREEMENT
+        if evidence.motion is None:
+            track.template, track.motion = Template.cut(view.image, mask), still()
+        elif whole:
+            track.template = Template.cut(view.image, mask)
+            track.noise += _RATE * (evidence.difference - track.noise)
+            if claim.similarity > _SURE_SIMILARITY:
+                track.area += _RATE * (np.count_nonzero(mask) - track.area)
+                track.colours.learn(view.codes, mask)
+        else:
+            track.template = evidence.template.renewed(view.image, evidence.seen)
+        if evidence.motion is not None and not track.unseen:
+            track.motion, track.interval = evidence.motion, seconds - track.seconds
+        track.mask, track.seconds, track.unseen = mask, seconds, 0
+        track.logits, track.predicted_iou = claim.logits, claim.predicted_iou
+        track.confidence = min(1.0, claim.agreement * claim.similarity)
+
+
+def _working_size(image_hw: tuple[int, int]) -> tuple[int, int]:
+    return scaled_size(image_hw, min(_WORKING_SIDE, max(image_hw)))
+
+
+def _working(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Returns an image at the size at which objects are followed."""
+    height, width = _working_size(image.shape[:2])
+    if (height, width) == image.shape[:2]:
+        return image
+    smaller = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return smaller.astype(np.uint8, copy=False)
+
+
+def _prompts(evidence: Evidence) -> tuple[Prompt, Prompt]:
+    """Returns what to ask SAM: the box and a point for what is seen, points for the whole."""
+    origin = (evidence.template.x, evidence.template.y)
+    points = inner_points(evidence.seen, _POINTS) + np.array(origin, np.float32)
+    x0, y0, x1, y1 = tight_box(evidence.seen) + np.array(origin * 2, np.float32)
+    box = np.array([x0 - 1, y0 - 1, x1 + 1, y1 + 1], np.float32)
+    return Prompt(box=box, points=points[:1]), Prompt(points=points)
+
+
+def inner_points(mask: NDArray[np.bool_], count: int) -> NDArray[np.float32]:
+    """Returns up to `count` points that lie deepest inside a mask, apart from each other: float32
+    (K, 2), x and y."""
+    depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    depth = np.ascontiguousarray(depth)
+    points = []
+    for _ in range(count):
+        y, x = (int(i) for i in np.unravel_index(depth.argmax(), depth.shape))
+        if depth[y, x] <= 0:
+            break
+        points.append((x, y))
+        cv2.circle(depth, (x, y), max(3, int(1.5 * depth[y, x])), 0.0, -1)
+    return np.array(points, np.float32).reshape(-1, 2)
+
+
+def _raster(evidence: Evidence, image_hw: tuple[int, int], side: int) -> NDArray[np.float32]:
+    """Returns an evidence's field on the raster of the logits, -1 where it says nothing."""
+    field = np.full(image_hw, -1, np.float32)
+    field[evidence.template.window] = evidence.field
+    height, width = scaled_size(image_hw, side)
+    raster = np.full((side, side), -1, np.float32)
+    raster[:height, :width] = cv2.resize(field, (width, height), interpolation=cv2.INTER_AREA)
+    return raster
+
+
+def _agreement(masks: NDArray[np.bool_], field: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns for each mask (N, m, m) what it gains of a field (m, m), of all there is to gain and
+    what it loses: as IoU does, for a field of -1 and 1."""
+    gain = (masks * np.maximum(field, 0)).sum(axis=(1, 2))
+    loss = (masks * np.maximum(-field, 0)).sum(axis=(1, 2))
+    return gain / np.maximum(np.maximum(field, 0).sum() + loss, 1e-6)
+
+
+def _is_good(claim: _Claim, track: _Track, likelihood: float) -> bool:
+    """Returns whether a mask is the object's."""
+    size = float(np.count_nonzero(claim.mask)) / track.area
+    if claim.evidence.motion is None:
+        return (
+            claim.similarity >= _LEAST_SIMILARITY_FOUND
+            and claim.agreement >= _LEAST_AGREEMENT_FOUND
+            and _SMALLER < size < _LARGER
+        )
+    return (
+        claim.similarity >= _LEAST_SIMILARITY
+        and claim.agreement >= _LEAST_AGREEMENT
+        and likelihood >= _LEAST_LIKELIHOOD
+        and size < _LARGER
+    )

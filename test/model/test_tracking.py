@@ -1,0 +1,212 @@
+"""Objects followed from one click on, against the procedural scene's truth."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from mobile_sam.predictor import Predictor
+from mobile_sam.prompts import Prompt
+from mobile_sam.scenes import MovingScene
+from mobile_sam.segments import tight_box
+from mobile_sam.tracking import Tracker, TrackState
+from mobile_sam.tracking.motion import compose, follow, still, times
+from mobile_sam.tracking.tracker import inner_points
+from mobile_sam.training.evaluate import mask_iou
+
+SIZE = (480, 640)
+SCENE = MovingScene(5, SIZE, 4)
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor.from_weights("demo", "cpu", "torch")
+
+
+def click(mask: np.ndarray) -> Prompt:
+    return Prompt(points=inner_points(mask, 1))
+
+
+class Watched:
+    """A tracker that is shown images, and the masks it gives."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor, self.tracker, self.seconds = predictor, Tracker(predictor), 0.0
+
+    def start(self, image: np.ndarray, prompts: dict[str, Prompt]) -> list[str]:
+        return self.tracker.start(image, self.predictor.encode(image), prompts, self.seconds)
+
+    def step(self, image: np.ndarray, seconds: float = 0.1) -> dict[str, np.ndarray]:
+        self.seconds += seconds
+        embedding = self.predictor.encode(image)
+        self.tracker.step(image, embedding, self.seconds)
+        masks = self.tracker.segments(embedding).masks
+        objects = self.tracker.objects()
+        for mask, item in zip(masks, objects, strict=True):
+            assert (item.state is TrackState.ACTIVE) == mask.any() == (item.unseen == 0)
+            assert 0 <= item.confidence <= 1 and (item.confidence > 0) == mask.any()
+        return {item.id: mask for item, mask in zip(objects, masks, strict=True)}
+
+    def state(self, id: str) -> TrackState:
+        return next(item.state for item in self.tracker.objects() if item.id == id)
+
+
+def test_one_click_each_and_300_images(predictor: Predictor) -> None:
+    """They move, turn, grow, shrink and hide each other; nobody's mask lies on another."""
+    watched = Watched(predictor)
+    first = SCENE.frame(0)
+    ids = [str(label) for label in range(1, 5)]
+    assert not watched.start(first.image, {id: click(first.labels == int(id)) for id in ids})
+    overlaps: dict[str, list[float]] = {id: [] for id in ids}
+    for index in range(1, 300):
+        scene = SCENE.frame(index)
+        for id, mask in watched.step(scene.image).items():
+            truth = scene.labels == int(id)
+            if np.count_nonzero(truth) >= 30:
+                overlaps[id].append(mask_iou(mask, truth))
+            if mask.any():
+                on = int(np.bincount(scene.labels[mask]).argmax())
+                assert on == int(id), f"image {index}: the mask of {id} lies on {on}"
+    means = {id: float(np.mean(values)) for id, values in overlaps.items()}
+    assert min(means.values()) >= 0.75, means
+
+
+def test_what_disappears_is_lost_and_found_again(predictor: Predictor) -> None:
+    """While another object, that it is not mistaken for, stays."""
+    watched = Watched(predictor)
+    first = SCENE.frame(0)
+    watched.start(first.image, {"a": click(first.labels == 3)})
+    for index in range(1, 12):
+        watched.step(SCENE.frame(index).image)
+    assert watched.state("a") is TrackState.ACTIVE
+    states = []
+    for index in range(12, 32):
+        assert not watched.step(SCENE.frame(index, without=(3,)).image)["a"].any()
+        states.append(watched.state("a"))
+    assert states[0] is TrackState.OCCLUDED
+    assert all(state is TrackState.LOST for state in states[4:])
+    for index in range(32, 37):
+        scene = SCENE.frame(index)
+        mask = watched.step(scene.image)["a"]
+    assert mask_iou(mask, scene.labels == 3) > 0.75
+    (item,) = watched.tracker.objects()
+    assert (item.id, item.age) == ("a", 36)
+
+
+def test_the_camera_moves(predictor: Predictor) -> None:
+    """And the images come irregularly."""
+    whole = MovingScene(9, (300, 480), 3).frame(0)
+    places = [(0, 0)]
+    rng = np.random.default_rng(1)
+    while places[-1][1] < 120:
+        y, x = places[-1]
+        places.append((min(y + int(rng.integers(0, 3)), 60), x + int(rng.integers(1, 9))))
+    views = [
+        (whole.image[y : y + 240, x : x + 320], whole.labels[y : y + 240, x : x + 320])
+        for y, x in places
+    ]
+    image, labels = views[0]
+    there = {str(k): click(labels == k) for k in (1, 2, 3) if np.count_nonzero(labels == k) > 500}
+    watched = Watched(predictor)
+    watched.start(image, there)
+    overlaps = []
+    for image, labels in views[1:]:
+        for id, mask in watched.step(image, float(rng.uniform(0.02, 0.2))).items():
+            if np.count_nonzero(labels == int(id)) > 500:
+                overlaps.append(mask_iou(mask, labels == int(id)))
+    assert len(overlaps) > 20 and np.mean(overlaps) > 0.75
+
+
+def test_masks_of_large_images_are_of_their_size(predictor: Predictor) -> None:
+    watched = Watched(predictor)
+
+    def large(index: int) -> np.ndarray:
+        return cv2.resize(SCENE.frame(index).image, (1280, 960), interpolation=cv2.INTER_CUBIC)
+
+    truth = SCENE.frame(0).labels == 2
+    watched.start(large(0), {"a": Prompt(box=tight_box(truth) * 2)})
+    for index in range(1, 6):
+        mask = watched.step(large(index))["a"]
+    truth = np.repeat(np.repeat(SCENE.frame(5).labels == 2, 2, axis=0), 2, axis=1)
+    assert mask.shape == (960, 1280)
+    assert mask_iou(mask, truth) > 0.75
+    box = watched.tracker.boxes["a"]
+    np.testing.assert_allclose(box, tight_box(mask), atol=8)
+
+
+def test_what_is_shown_anew_keeps_its_name_and_age(predictor: Predictor) -> None:
+    watched = Watched(predictor)
+    first = SCENE.frame(0)
+    watched.start(first.image, {"a": click(first.labels == 2), "b": click(first.labels == 4)})
+    watched.step(SCENE.frame(1).image)
+    scene = SCENE.frame(1)
+    watched.start(scene.image, {"a": click(scene.labels == 3)})
+    masks = watched.step(SCENE.frame(2).image)
+    assert list(masks) == ["a", "b"]
+    assert mask_iou(masks["a"], SCENE.frame(2).labels == 3) > 0.75
+    assert mask_iou(masks["b"], SCENE.frame(2).labels == 4) > 0.75
+    assert [item.age for item in watched.tracker.objects()] == [2, 2]
+    watched.tracker.forget(["a"])
+    assert list(watched.step(SCENE.frame(3).image)) == ["b"]
+    watched.tracker.forget()
+    assert not len(watched.tracker) and not watched.step(SCENE.frame(4).image)
+
+
+def test_images_of_another_size_begin_anew(predictor: Predictor) -> None:
+    watched = Watched(predictor)
+    first = SCENE.frame(0)
+    watched.start(first.image, {"a": click(first.labels == 2)})
+    smaller = cv2.resize(first.image, (320, 240), interpolation=cv2.INTER_AREA)
+    assert watched.step(smaller) == {}
+    assert "a" not in watched.tracker
+
+
+@pytest.mark.parametrize(("factor", "angle", "scale"), [(2.0, 0.1, 1.02), (0.5, -0.2, 0.95)])
+def test_a_motion_at_a_constant_rate(factor: float, angle: float, scale: float) -> None:
+    """Twice half of it is all of it, and the centre goes straight on."""
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    centre = (40.0, 30.0)
+    turned = np.array([[cos, -sin], [sin, cos]])
+    motion = np.column_stack([turned, np.array([5, -2]) + centre - turned @ centre])
+    np.testing.assert_allclose(times(motion, 1, centre), motion, atol=1e-9)
+    np.testing.assert_allclose(times(motion, 0, centre), still(), atol=1e-9)
+    part = times(motion, factor, centre)
+    np.testing.assert_allclose(part @ (*centre, 1), np.array(centre) + factor * np.array([5, -2]))
+    after = tuple(part @ (*centre, 1))
+    rest = times(motion, 1, centre)
+    shifted = times(compose(rest, still()), factor, centre)
+    np.testing.assert_allclose(shifted, part, atol=1e-9)
+    assert np.isclose(np.hypot(part[0, 0], part[1, 0]), scale**factor)
+    assert np.isclose(np.arctan2(part[1, 0], part[0, 0]), factor * angle)
+    assert after != centre
+
+
+def test_optical_flow_finds_a_known_similarity() -> None:
+    """Of an object; what is around it stays."""
+    scene = SCENE.frame(0)
+    grey = cv2.cvtColor(scene.image, cv2.COLOR_RGB2GRAY)
+    mask = scene.labels == 4
+    x0, y0, x1, y1 = tight_box(mask)
+    centre = (float(x0 + x1) / 2, float(y0 + y1) / 2)
+    known = cv2.getRotationMatrix2D(centre, 4, 1.03)
+    known[:, 2] += (3.0, -1.5)
+    moved = cv2.warpAffine(grey, known, grey.shape[::-1])
+    where = cv2.warpAffine(mask.astype(np.uint8), known, grey.shape[::-1]) > 0
+    found = follow(grey, np.where(where, moved, grey), mask)
+    assert found is not None
+    corners = np.array([[x0, y0, 1], [x1, y0, 1], [x0, y1, 1], [x1, y1, 1]])
+    np.testing.assert_allclose(corners @ found.T, corners @ known.T, atol=1.0)
+
+
+def test_nothing_to_follow_is_said(predictor: Predictor) -> None:
+    """An object of no corners gives no motion, and a prompt that shows nothing no track."""
+    flat = np.zeros((60, 80), np.uint8)
+    assert follow(flat, flat, np.ones((60, 80), bool)) is None
+    watched = Watched(predictor)
+    image = SCENE.frame(0).image
+    box = Prompt(box=(10, 10, 13, 12))
+    empty = watched.start(image, {"a": box, "b": click(SCENE.frame(0).labels == 2)})
+    assert empty in ([], ["a"])  # the model may see something there
+    assert "b" in watched.tracker and ("a" in watched.tracker) == (not empty)
+    assert watched.start(image, {}) == []
