@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import cv2
@@ -23,6 +24,17 @@ _PLAIN: dict[str, tuple[int, int | None]] = {
     "mono8": (1, cv2.COLOR_GRAY2RGB),
     "8UC1": (1, cv2.COLOR_GRAY2RGB),
 }
+
+
+# A plane of brightness, and below it one of colour at half the resolution.
+_TWO_PLANES = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
+# Bytes a pixel of all other encodings of sensor_msgs/image_encodings.
+_PIXEL_BYTES = (
+    (re.compile(r"(?:mono|bayer_....)(8|16)"), 1),
+    (re.compile(r"(?:rgb|bgr)(8|16)"), 3),
+    (re.compile(r"(?:rgb|bgr)a(8|16)"), 4),
+    (re.compile(r"(8|16|32|64)[USF]C([1-4])"), 1),
+)
 
 
 class BadMessage(ValueError):
@@ -48,8 +60,10 @@ def rgb_from_image(message: Image) -> NDArray[np.uint8]:
     """
     if message.height == 0 or message.width == 0:
         raise BadMessage(f"image of size {message.width}x{message.height} has no pixels")
+    if message.encoding in _TWO_PLANES:
+        return _rgb_from_planes(message)
     if message.encoding not in _PLAIN:
-        return _convert_elsewhere(message)
+        return _convert_elsewhere(_without_padding(message))
     channels, code = _PLAIN[message.encoding]
     pixels = _rows(message, channels)
     return pixels if code is None else cv2.cvtColor(pixels, code).astype(np.uint8, copy=False)
@@ -79,8 +93,58 @@ def _check_length(message: Image) -> None:
         )
 
 
-def _convert_elsewhere(message: Image) -> NDArray[np.uint8]:
+def _rgb_from_planes(message: Image) -> NDArray[np.uint8]:
+    height, width, step = message.height, message.width, message.step
+    needed = height * 3 // 2 * step
+    if height % 2 or width % 2 or step < width or len(message.data) < needed:
+        raise BadMessage(
+            f"image of encoding {message.encoding} has size {width}x{height}, step {step} and "
+            f"{len(message.data)} bytes of data; it needs even sides and one and a half times "
+            "height rows of at least width bytes"
+        )
+    rows = np.frombuffer(message.data, np.uint8, needed).reshape(-1, step)[:, :width]
+    code = _TWO_PLANES[message.encoding]
+    return cv2.cvtColor(np.ascontiguousarray(rows), code).astype(np.uint8, copy=False)
+
+
+def _without_padding(message: Image) -> Image:
+    """Returns an image whose rows have no padding, which not every library knows."""
     _check_length(message)
+    row = message.width * _pixel_bytes(message.encoding)
+    if not row or message.step == row:
+        return message
+    if message.step < row:
+        raise BadMessage(
+            f"image has step {message.step}, but {message.width} pixels of {message.encoding} "
+            f"are {row} bytes"
+        )
+    rows = np.frombuffer(message.data, np.uint8, message.height * message.step)
+    tight = np.ascontiguousarray(rows.reshape(message.height, message.step)[:, :row])
+    result = Image(
+        header=message.header,
+        height=message.height,
+        width=message.width,
+        encoding=message.encoding,
+        is_bigendian=message.is_bigendian,
+        step=row,
+    )
+    result.data.frombytes(memoryview(tight).cast("B"))
+    return result
+
+
+def _pixel_bytes(encoding: str) -> int:
+    """Returns the bytes of a pixel; 0 if the encoding is not known."""
+    if encoding.startswith(("yuv422", "uyvy", "yuyv")):
+        return 2
+    for pattern, channels in _PIXEL_BYTES:
+        found = pattern.fullmatch(encoding)
+        if found:
+            bits, *more = (int(text) for text in found.groups())
+            return bits // 8 * (more[0] if more else channels)
+    return 0
+
+
+def _convert_elsewhere(message: Image) -> NDArray[np.uint8]:
     try:
         image = _bridge(message)
     except Exception as error:  # each library has errors of its own for what it does not know

@@ -35,6 +35,88 @@ def test_colours_come_back(encoding: str, code: int | None) -> None:
     np.testing.assert_array_equal(rgb_from_image(image_message(pixels, encoding, Header())), RGB)
 
 
+def two_colours() -> np.ndarray:
+    """A picture whose colours survive half the resolution: uint8 (32, 48, 3)."""
+    picture = np.empty((32, 48, 3), np.uint8)
+    picture[:, :24], picture[:, 24:] = (200, 60, 30), (20, 90, 220)
+    picture[:16] //= 2
+    return picture
+
+
+def raw(encoding: str) -> np.ndarray:
+    """The same picture as a camera sends it, (rows, ...) of bytes or 16-bit numbers."""
+    picture = two_colours()
+    wide = "16" in encoding
+    deep = picture.astype(np.uint16) * 257 if wide else picture
+    if encoding.startswith("bayer"):
+        mosaic = np.empty(picture.shape[:2], deep.dtype)
+        for place, letter in enumerate(encoding[6:10]):
+            at = (slice(place // 2, None, 2), slice(place % 2, None, 2))
+            mosaic[at] = deep[..., "rgb".index(letter)][at]
+        return mosaic
+    if encoding[:3] in ("rgb", "bgr"):
+        letters = encoding.rstrip("0123456789").replace("a", "r")  # alpha may be anything
+        return deep[..., ["rgb".index(letter) for letter in letters]]
+    planes = cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420)
+    y, u, v = planes[:32], planes[32:40].reshape(16, 24), planes[40:].reshape(16, 24)
+    if encoding in ("nv12", "nv21"):
+        pair = (u, v) if encoding == "nv12" else (v, u)
+        return np.vstack([y, np.stack(pair, axis=2).reshape(16, 48)])
+    u, v = np.repeat(u, 2, axis=0), np.repeat(v, 2, axis=0)
+    colour = np.stack([u, v], axis=2).reshape(32, 48)
+    y_first = encoding in ("yuyv", "yuv422_yuy2")
+    return np.stack([y, colour] if y_first else [colour, y], axis=2)
+
+
+ENCODINGS = [
+    *(f"bayer_{order}{bits}" for order in ("rggb", "bggr", "gbrg", "grbg") for bits in (8, 16)),
+    *("rgb16", "bgr16", "rgba16", "bgra16"),
+    *("yuv422", "uyvy", "yuv422_yuy2", "yuyv", "nv12", "nv21"),
+]
+
+
+@pytest.mark.parametrize("padding", [0, 10])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_what_cameras_send(encoding: str, padding: int) -> None:
+    """Also with padded rows. At seams the half resolution shows; inside, colours are as sent."""
+    pixels = raw(encoding)
+    rows = np.ascontiguousarray(pixels).view(np.uint8).reshape(len(pixels), -1)
+    padded = np.pad(rows, ((0, 0), (0, padding)), constant_values=77)
+    message = Image(height=32, width=48, encoding=encoding, step=padded.shape[1])
+    message.data.frombytes(padded.tobytes())
+    found = rgb_from_image(message).astype(int)
+    for corner in ((4, 8), (4, 40), (24, 8), (24, 40)):
+        np.testing.assert_allclose(found[corner], two_colours()[corner], atol=3)
+
+
+def test_big_endian_numbers() -> None:
+    little = raw("rgb16")
+    message = Image(height=32, width=48, encoding="rgb16", step=288, is_bigendian=1)
+    message.data.frombytes(little.byteswap().tobytes())
+    np.testing.assert_allclose(rgb_from_image(message), two_colours(), atol=1)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "change", "said"),
+    [
+        ("nv12", {"height": 48}, "nv12 has size 48x48, step 48 and 2304 bytes"),
+        ("nv21", {"width": 47}, "needs even sides"),
+        ("yuyv", {"step": 95}, "48 pixels of yuyv are 96 bytes"),
+        ("bayer_rggb16", {"step": 90}, "are 96 bytes"),
+        ("rgb16", {"height": 33}, "times step 288 is 9504"),
+    ],
+)
+def test_bad_images_of_cameras(encoding: str, change: dict[str, int], said: str) -> None:
+    pixels = raw(encoding)
+    step = pixels.nbytes // len(pixels)
+    message = Image(height=32, width=48, encoding=encoding, step=step)
+    message.data.frombytes(pixels.tobytes())
+    for name, value in change.items():
+        setattr(message, name, value)
+    with pytest.raises(BadMessage, match=said):
+        rgb_from_image(message)
+
+
 def test_grey_has_three_equal_channels() -> None:
     found = rgb_from_image(image_message(RGB[..., 0], "mono8", Header()))
     np.testing.assert_array_equal(found, np.repeat(RGB[..., :1], 3, axis=2))
