@@ -128,7 +128,7 @@ def _without_padding(message: Image) -> Image:
         is_bigendian=message.is_bigendian,
         step=row,
     )
-    result.data.frombytes(memoryview(tight).cast("B"))
+    result.data.frombytes(tight.data.cast("B"))
     return result
 
 
