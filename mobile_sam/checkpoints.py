@@ -284,5 +284,3 @@ def load_sam(weights: str | os.PathLike[str] = "demo", device: str = "cpu") -> S
     model.load_state_dict(state)
     model = model.eval().requires_grad_(False)
     return model.to(device).to(memory_format=torch.channels_last)
-
-

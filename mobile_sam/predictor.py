@@ -202,9 +202,7 @@ class Predictor:
     @torch.inference_mode()
     def image_logits(self, logits: Tensor, embedding: Embedding) -> Tensor:
         """Returns logits (N, m, m), such as `logits` returns, at the image's size: (N, H, W)."""
-        return image_logits(
-            logits, self.input_size, embedding.scaled_size, embedding.image_size
-        )
+        return image_logits(logits, self.input_size, embedding.scaled_size, embedding.image_size)
 
     def mask_logits(self, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Makes a mask prompt of a mask.
@@ -217,9 +215,7 @@ class Predictor:
         """
         side = self.model.config.mask_size
         height, width = scaled_size(mask.shape, side)
-        shares = cv2.resize(
-            mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA
-        )
+        shares = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
         logits = np.full((side, side), -_CERTAIN, np.float32)
         logits[:height, :width] = (2 * shares - 1) * _CERTAIN
         return logits

@@ -81,9 +81,7 @@ class Prompt:
         return alone and self.points is not None and len(self.points) == 1
 
 
-def _finite(
-    name: str, value: ArrayLike, shape: tuple[int | None, ...]
-) -> NDArray[np.float32]:
+def _finite(name: str, value: ArrayLike, shape: tuple[int | None, ...]) -> NDArray[np.float32]:
     array = np.asarray(value, dtype=np.float32)
     fits = array.ndim == len(shape) and all(
         wanted in (None, found) for wanted, found in zip(shape, array.shape, strict=True)

@@ -152,9 +152,8 @@ def _convert_elsewhere(message: Image) -> NDArray[np.uint8]:
         raise BadMessage(f"image has encoding {message.encoding!r}: {cause}") from error
     if image.dtype != np.uint8:
         # What is deeper than a display has no scale of its own: from darkest to lightest.
-        image = cv2.normalize(
-            image.astype(np.float32), None, 0, 255, cv2.NORM_MINMAX  # type: ignore[call-overload]
-        ).astype(np.uint8)
+        wide = image.astype(np.float32)
+        image = cv2.normalize(wide, np.empty_like(wide), 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
     if image.ndim == 2 or image.shape[2] == 1:
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)  # type: ignore[return-value]
     return cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
@@ -267,9 +266,7 @@ def image_message(pixels: NDArray[Any], encoding: str, header: Header) -> Image:
     return message
 
 
-def compressed_message(
-    image: NDArray[np.uint8], header: Header, quality: int
-) -> CompressedImage:
+def compressed_message(image: NDArray[np.uint8], header: Header, quality: int) -> CompressedImage:
     """Returns an image, uint8 (H, W, 3) RGB, as JPEG of a quality of 1 to 100."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, quality))

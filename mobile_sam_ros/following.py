@@ -47,6 +47,10 @@ class Following:
         """Whether an image came before the last one in which the objects were followed."""
         return self._newest is not None and frame.received < self._newest.received
 
+    def was_in(self, frame: Frame) -> bool:
+        """Whether the objects were followed to an image, or beyond it."""
+        return self._newest is not None and frame.received <= self._newest.received
+
     def begin(self) -> None:
         """Has to be called before the others, for each job."""
         if self._is_to_forget:

@@ -53,9 +53,7 @@ _STATES = {
     TrackState.LOST: Segment.LOST,
 }
 # Reliable, so that subscribers of either kind match (REP 2003).
-_QOS = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=2, reliability=ReliabilityPolicy.RELIABLE
-)
+_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=2, reliability=ReliabilityPolicy.RELIABLE)
 # Who comes later has to know as well what the labels mean.
 _LATCHED = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,

@@ -203,7 +203,7 @@ class Segmentation:
         else:
             shown = self._shown(job.detections, job.prompts, image_hw, self._complain)
         late = following.is_behind(frame)
-        if late and job.track_detections and not to_start:
+        if job.track_detections and not to_start and following.was_in(frame):
             return None
         follows = following.is_active and not late
         if embedding is None and (shown or to_start or follows):

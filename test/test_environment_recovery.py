@@ -99,9 +99,7 @@ with locked(Path(sys.argv[1])) as lock:
     path = tmp_path / "lock"
     reader, writer = os.pipe()
     command = [sys.executable, "-c", script, path]
-    process = subprocess.Popen(
-        command, cwd=TOOLS, stdin=reader, stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(command, cwd=TOOLS, stdin=reader, stdout=subprocess.PIPE, text=True)
     os.close(reader)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"

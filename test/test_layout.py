@@ -61,7 +61,8 @@ def names(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in MODULES if "mobile_sam_ros" == path.relative_to(CHECKOUT).parts[0]],
+    "path",
+    [path for path in MODULES if "mobile_sam_ros" == path.relative_to(CHECKOUT).parts[0]],
     ids=lambda path: path.name,
 )
 def test_ros_layer_has_no_tensor_code(path: Path) -> None:
@@ -77,7 +78,7 @@ def test_module_is_short_and_says_what_it_is_for(path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("command", ["ruff check", "mypy"])
+@pytest.mark.parametrize("command", ["ruff check", "ruff format --check", "mypy"])
 def test_checker_is_content(command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", *command.split()], cwd=CHECKOUT, capture_output=True, text=True

@@ -91,9 +91,7 @@ def test_wheel_requires_what_setup_says_but_no_ros(wheel: Path) -> None:
     assert headers["Version"] == MANIFEST.findtext("version")
 
 
-def test_installed_without_ros_it_imports_and_has_its_command(
-    wheel: Path, tmp_path: Path
-) -> None:
+def test_installed_without_ros_it_imports_and_has_its_command(wheel: Path, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     python = tmp_path / "venv/bin/python"
     pip = [sys.executable, "-m", "pip", "--python", python, "install"]
@@ -101,9 +99,7 @@ def test_installed_without_ros_it_imports_and_has_its_command(
     environ = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     install = [*pip, "--quiet", "--no-deps", "--no-index", wheel]
     subprocess.run(install, env=environ, check=True)
-    script = (
-        "import sys, mobile_sam; print(mobile_sam.__file__); assert 'rclpy' not in sys.modules"
-    )
+    script = "import sys, mobile_sam; print(mobile_sam.__file__); assert 'rclpy' not in sys.modules"
     imported = subprocess.run(
         [python, "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True
     )

@@ -25,9 +25,7 @@ def add_command(commands: Any) -> None:
         "size, which cost the same, but whose masks say nothing.",
     )
     parser.add_argument("--weights", help="name or path (see above)")
-    parser.add_argument(
-        "--repeats", type=int, default=5, help="of each measurement (%(default)s)"
-    )
+    parser.add_argument("--repeats", type=int, default=5, help="of each measurement (%(default)s)")
     parser.set_defaults(run=run)
 
 

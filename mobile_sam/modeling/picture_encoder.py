@@ -32,9 +32,7 @@ class PictureEncoder(nn.Module):
     """An image encoder for pictures of one height, as wide as the input; shares the weights of the
     one it is made of."""
 
-    def __init__(
-        self, encoder: ImageEncoder, config: SamConfig, height: int, margin: int
-    ) -> None:
+    def __init__(self, encoder: ImageEncoder, config: SamConfig, height: int, margin: int) -> None:
         """Encodes an empty input and keeps what will lie below the pictures.
 
         Args:

@@ -16,8 +16,12 @@ _NOISE = np.clip(
 def add_noise(rng: np.random.Generator, image: Image, sigma: float) -> Image:
     """Return `image` with normal noise of standard deviation `sigma` (in levels)."""
     start = int(rng.integers(_NOISE.size))
-    grain = np.resize(np.roll(_NOISE, -start) if start + image.size > _NOISE.size
-                      else _NOISE[start : start + image.size], image.shape)
+    grain = np.resize(
+        np.roll(_NOISE, -start)
+        if start + image.size > _NOISE.size
+        else _NOISE[start : start + image.size],
+        image.shape,
+    )
     noisy = cv2.addWeighted(image, 1, grain, sigma / _NOISE_UNIT, 0, dtype=cv2.CV_8U)
     return noisy.astype(np.uint8, copy=False)
 
@@ -68,9 +72,7 @@ def photograph(rng: np.random.Generator, image: Image) -> Image:
         image = colour_jitter(rng, image)
     blur = rng.random()
     if blur < 0.3:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.2)).astype(
-            np.uint8, copy=False
-        )
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.2)).astype(np.uint8, copy=False)
     elif blur < 0.4:
         image = motion_blur(rng, image)
     if rng.random() < 0.6:

@@ -65,9 +65,7 @@ class MovingScene:
         behind = np.array(cv2.mean(self._background)[:3])
         self._actors = [self._cast(rng, float(radius), behind) for radius in radii]
 
-    def _cast(
-        self, rng: np.random.Generator, radius: float, behind: NDArray[np.float64]
-    ) -> _Actor:
+    def _cast(self, rng: np.random.Generator, radius: float, behind: NDArray[np.float64]) -> _Actor:
         height, width = self._size_hw
         heading = rng.uniform(0, 2 * np.pi)
         speed = rng.uniform(0.003, 0.009) * min(height, width)
@@ -112,7 +110,5 @@ def _worn(
     rows, columns = window
     matrix[:, 2] -= (columns.start, rows.start)
     size = (columns.stop - columns.start, rows.stop - rows.start)
-    worn = cv2.warpAffine(
-        skin, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
-    )
+    worn = cv2.warpAffine(skin, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     return worn.astype(np.uint8, copy=False)

@@ -170,9 +170,7 @@ def colourise(field: Image, table: Image) -> Image:
 def background(rng: np.random.Generator, height: int, width: int) -> Image:
     """Return a background, uint8 RGB (height, width, 3): one texture, or two that meet."""
     spread = rng.choice((0.2, 0.5, 1.0))
-    canvas = colourise(
-        random_field(rng, height, width, BACKGROUND_FIELDS), palette(rng, spread)
-    )
+    canvas = colourise(random_field(rng, height, width, BACKGROUND_FIELDS), palette(rng, spread))
     if rng.random() < 0.3:  # floor and wall, land and sky: a second texture below a line
         horizon = int(rng.uniform(0.2, 0.8) * height)
         field = random_field(rng, height - horizon, width, BACKGROUND_FIELDS)

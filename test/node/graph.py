@@ -233,9 +233,7 @@ def box_detection(
     return Detection2D(bbox=bbox, id=name, results=[hypothesis])
 
 
-def detections(
-    stamp: int, *items: Detection2D, frame_id: str = "camera"
-) -> Detection2DArray:
+def detections(stamp: int, *items: Detection2D, frame_id: str = "camera") -> Detection2DArray:
     """Detections of the image with a stamp."""
     return Detection2DArray(header=header(stamp, frame_id), detections=list(items))
 

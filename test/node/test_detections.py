@@ -86,14 +86,17 @@ def test_what_does_not_fit_is_said_at_the_start(name: str, fields: str, said: st
 
 def test_another_type_on_a_real_graph(tmp_path: Path) -> None:
     """Its boxes are in pixels of a smaller image besides."""
-    with running(
-        tmp_path / "log",
-        stale_after=0.0,
-        detections_type=SOLID,
-        detections_fields=f"'{SOLID_FIELDS}'",
-        detections_width=160,
-        detections_height=120,
-    ) as node, peer(node, Detection3DArray) as graph:
+    with (
+        running(
+            tmp_path / "log",
+            stale_after=0.0,
+            detections_type=SOLID,
+            detections_fields=f"'{SOLID_FIELDS}'",
+            detections_width=160,
+            detections_height=120,
+        ) as node,
+        peer(node, Detection3DArray) as graph,
+    ):
         kept = graph.listen("segments")
         graph.stands()
         stamp = stamps()

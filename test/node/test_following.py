@@ -163,6 +163,13 @@ def test_boxes_start_objects_and_every_image_has_them(graph: Peer) -> None:
         for segment, label in zip(segments, (3, 4), strict=True):
             assert_on(segment, index, label)
             assert segment.class_id == "thing"
+    # Of an image that has its masks already, with nothing new: it is not published again.
+    known = [box_detection(box(5, label)) for label in (3, 4)]
+    graph.detections.publish(detections(kept_stamps[5], *known))
+    graph.spin_for(0.5)
+    assert [m.header.stamp for m in graph.received["segments"]].count(
+        header(kept_stamps[5]).stamp
+    ) == 1
     # Of an image that is long over, with one more object.
     late = [box_detection(box(2, label), score=0.5) for label in (4, 3, 1)]
     graph.detections.publish(detections(kept_stamps[2], *late))

@@ -18,9 +18,7 @@ def test_only_the_chosen_classes_count(tmp_path: Path) -> None:
             other.results[0].hypothesis.class_id = "wall"
             stamp = stamps()
             graph.images.publish(scene_image(0, stamp))
-            graph.detections.publish(
-                detections(stamp, other, box_detection(object_box(0), "mine"))
-            )
+            graph.detections.publish(detections(stamp, other, box_detection(object_box(0), "mine")))
             graph.wait(lambda: kept, "segments")
             assert [segment.id for segment in kept[0].segments] == ["mine"]
 

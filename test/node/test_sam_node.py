@@ -398,9 +398,7 @@ def test_stale_images_are_dropped_and_the_newest_served(tmp_path: Path) -> None:
         assert order == sorted(order)
         # DDS keeps five images: what it replaced before the node took it is none of those that the
         # node counts.
-        graph.wait(
-            lambda: graph.number("frames/segmented") == len(kept), "every result is counted"
-        )
+        graph.wait(lambda: graph.number("frames/segmented") == len(kept), "every result is counted")
         dropped = graph.number("frames/dropped/newer")
         assert 0 < dropped <= graph.number("frames/received") - len(kept) <= 21
         assert node.process.poll() is None
@@ -411,9 +409,7 @@ def test_stale_images_are_dropped_and_the_newest_served(tmp_path: Path) -> None:
     # Twice is what Ctrl-C comes to below `ros2 launch`.
     [(signal.SIGINT, 1), (signal.SIGINT, 2), (signal.SIGTERM, 1)],
 )
-def test_ends_within_two_seconds_during_inference(
-    number: int, times: int, tmp_path: Path
-) -> None:
+def test_ends_within_two_seconds_during_inference(number: int, times: int, tmp_path: Path) -> None:
     with running(tmp_path / "log") as node, peer(node) as graph:
         kept = graph.listen("segments")
         graph.stands()
