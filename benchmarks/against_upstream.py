@@ -92,25 +92,30 @@ def make_tasks(weights: Path, everything: bool) -> list[Task]:
     boxes = boxes_of(SIZES["640x480"], 8)
     # Upstream's way for many boxes: torch tensors in the model's coordinates.
     scaled = theirs.transform.apply_boxes_torch(torch.from_numpy(boxes), frame.shape[:2])
-    # All of our ways decode alike.
-    name, decoder = next(iter(ours.items()))
-    embedding = decoder.encode(frame)
+    embeddings = {way: p.encode(frame) for way, p in ours.items()}
     one, eight = [Prompt(points=point)], [Prompt(box=box) for box in boxes]
     tasks += [
         Task(
             "decode one point, 640x480",
             lambda: theirs.predict(point, np.ones(1), multimask_output=True),
-            {name: lambda: decoder.decode(embedding, one).masks},
+            {
+                way: lambda p=p, e=embeddings[way]: p.decode(e, one).masks  # type: ignore[misc]
+                for way, p in ours.items()
+            },
         ),
         Task(
             "decode 8 boxes, 640x480",
             lambda: theirs.predict_torch(None, None, boxes=scaled, multimask_output=False),
-            {name: lambda: decoder.decode(embedding, eight, multimask=False).masks},
+            {
+                way: lambda p=p, e=embeddings[way]: p.decode(e, eight, multimask=False).masks  # type: ignore[misc]
+                for way, p in ours.items()
+            },
         ),
     ]
     if everything:
         points = np.random.default_rng(2).uniform(0, 400, (32, 2)).astype(np.float32)
-        _, iou = decoder.logits(embedding, [Prompt(points=p[None]) for p in points], MULTI)
+        way = next(iter(ours))
+        _, iou = ours[way].logits(embeddings[way], [Prompt(points=p[None]) for p in points], MULTI)
         least = min(max(float(iou.quantile(1 - _KEPT_SHARE)), 0.0), 1.0)
         generator = package.SamAutomaticMaskGenerator(
             model,

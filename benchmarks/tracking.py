@@ -25,8 +25,8 @@ from mobile_sam.overlay import label_image, overlay_image
 from mobile_sam.predictor import Embedding, Predictor
 from mobile_sam.prompts import Prompt
 from mobile_sam.scenes import MovingScene, Scene
+from mobile_sam.segments import inner_points
 from mobile_sam.tracking import Tracker
-from mobile_sam.tracking.tracker import inner_points
 from mobile_sam.training.evaluate import mask_iou
 from mobile_sam_ros.demo.strip import picture_strip
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -77,6 +78,21 @@ def tight_box(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     if not len(rows):
         return np.zeros(4, np.float32)
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+
+
+def inner_points(mask: NDArray[np.bool_], count: int) -> NDArray[np.float32]:
+    """Returns up to `count` pixels that lie farthest from a mask's outline and apart from each
+    other, the deepest one first: float32 (K, 2), x and y."""
+    depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    depth = np.ascontiguousarray(depth)
+    points = []
+    for _ in range(count):
+        y, x = (int(i) for i in np.unravel_index(depth.argmax(), depth.shape))
+        if depth[y, x] <= 0:
+            break
+        points.append((x, y))
+        cv2.circle(depth, (x, y), max(3, int(1.5 * depth[y, x])), 0.0, -1)
+    return np.array(points, np.float32).reshape(-1, 2)
 
 
 def no_segments(image_size: tuple[int, int], mask_size: int) -> Segments:

@@ -160,6 +160,8 @@ class Following:
         Raises:
             ValueError: a mask prompt of another size.
         """
+        if self.is_behind(frame) and self._tracker.image_size != image.shape[:2]:
+            return  # of a camera that sends another size by now
         room = max_objects - len(self._tracker)
         new = [identity.id for _, identity in shown if identity.id not in self._tracker]
         if len(new) > room:

@@ -208,7 +208,8 @@ class SamNode(LifecycleNode):
         detector_runs = monotonic() - self._detector_seen < _DETECTOR_SECONDS
         standing = self._store.standing()
         # While a detector runs, what stands is segmented along with its boxes: the images
-        # between would make its own older ones stale. That its boxes are followed is for them.
+        # between would make its own older ones stale. Where its boxes are followed, that is meant
+        # for the images between.
         if self.values.track_detections or not detector_runs:
             if standing or self._is_following():
                 self._put_newest(Job(frame, prompts=standing))
@@ -225,10 +226,11 @@ class SamNode(LifecycleNode):
         of compressed ones for the first of all, as their size is not known yet."""
         message = frame.message
         size = (message.height, message.width) if isinstance(message, Image) else (0, 0)
+        if self._segmentation is None:  # an image that was taken up before the deactivation
+            return
         if size not in self._prepared_sizes and len(self._prepared_sizes) < _PREPARED:
             self._prepared_sizes.add(size)
             self.get_logger().info("first image of its size: the model is made ready for it")
-            assert self._segmentation is not None
             prepare = self._segmentation.prepare
             # A daemon, because it lasts for seconds and cannot be interrupted.
             Thread(target=prepare, args=(frame,), name="preparation", daemon=True).start()

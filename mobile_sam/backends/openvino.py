@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from threading import Lock
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from mobile_sam.backends.openvino_models import Model, compiled, precisions
 from mobile_sam.backends.picture_encoders import Encode
 from mobile_sam.backends.pytorch import TorchSam
-from mobile_sam.modeling import Sam
+from mobile_sam.modeling import ALL, Sam
 from mobile_sam.modeling.picture_encoder import PictureEncoder
 from mobile_sam.modeling.sam import normalised
 
@@ -36,8 +37,8 @@ class OpenVinoSam(TorchSam):
             )
         super().__init__(sam, precision, encode_padding, self._compiled_encoder)
         self._precision = precision
-        self._decoder: Model | None = None
         self._compiling_decoder = Lock()
+        self._is_decoder_compiled = False
 
     def _compiled_encoder(self, encoder: PictureEncoder) -> Encode:
         shape = (1, 3, *encoder.region_hw)
@@ -53,30 +54,34 @@ class OpenVinoSam(TorchSam):
 
     def _compile_decoder(self) -> None:
         with self._compiling_decoder:
-            if self._decoder is None:
-                dim, side = self.config.embedding_dim, self.config.embedding_size
-                shapes = [(1, dim, side, side), (-1, -1, dim), (-1, dim, -1, -1), (-1, -1)]
-                # Two objects, because tracing would take a size of 1 for one that never changes.
-                tokens, prompt_map, _ = self.sam.embed_prompts(
-                    torch.zeros(2, 2, 2), torch.tensor([[2, 3], [1, -1]])
-                )
-                examples = torch.zeros(shapes[0]), tokens, prompt_map, self._all(tokens)
-                self._decoder = compiled(_Decoder(self.sam), examples, shapes, "fp32")
+            if self._is_decoder_compiled:
+                return
+            dim, side = self.config.embedding_dim, self.config.embedding_size
+            shapes = [(1, dim, side, side), (-1, -1, dim), (-1, dim, -1, -1), (-1, -1)]
+            # Two objects, because tracing would take a size of 1 for one that never changes.
+            tokens, prompt_map, _ = self.sam.embed_prompts(
+                torch.zeros(2, 2, 2), torch.tensor([[2, 3], [1, -1]])
+            )
+            examples = torch.zeros(shapes[0]), tokens, prompt_map, self._all(tokens)
+            model = compiled(_Decoder(self.sam), examples, shapes, "fp32")
+            self._decode_some = partial(self._decode_compiled, model)
+            self._is_decoder_compiled = True
 
-    def _decode_some(
+    def _decode_compiled(
         self,
+        model: Model,
         embedding: Tensor,
         points: Tensor,
         labels: Tensor,
-        mask_logits: Tensor | None,
-        has_mask: Tensor | None,
-        masks: slice,
+        mask_logits: Tensor | None = None,
+        has_mask: Tensor | None = None,
+        masks: slice = ALL,
     ) -> tuple[Tensor, Tensor]:
-        if self._decoder is None or len(embedding) > 1:
-            return super()._decode_some(embedding, points, labels, mask_logits, has_mask, masks)
+        if len(embedding) > 1:
+            return self.sam.decode(embedding, points, labels, mask_logits, has_mask, masks)
         tokens, prompt_map, seen = self.sam.embed_prompts(points, labels, mask_logits, has_mask)
         inputs = embedding, tokens, prompt_map, self._all(tokens) if seen is None else seen
-        results = self._decoder([tensor.numpy() for tensor in inputs])
+        results = model([tensor.numpy() for tensor in inputs])
         logits, iou = (torch.from_numpy(results[i])[:, masks] for i in range(2))
         return logits, iou
 

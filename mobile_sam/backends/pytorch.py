@@ -53,6 +53,7 @@ class TorchSam:
         if precision == "fp16" and sam.device.type == "cpu":
             raise ValueError("precision 'fp16' cannot be used on the CPU: take bf16 or fp32")
         self.sam, self.config = sam, sam.config
+        self._decode_some = sam.decode
         self._encoders = PictureEncoders(
             sam, encode_padding, lambda encoder: in_precision(encoder, precision), compiled
         )
@@ -93,19 +94,8 @@ class TorchSam:
                     labels[part],
                     None if mask_logits is None else mask_logits[part],
                     None if has_mask is None else has_mask[part],
-                    masks,
+                    masks=masks,
                 )
             )
         logits, iou = zip(*decoded, strict=True)
         return torch.cat(logits), torch.cat(iou)
-
-    def _decode_some(
-        self,
-        embedding: Tensor,
-        points: Tensor,
-        labels: Tensor,
-        mask_logits: Tensor | None,
-        has_mask: Tensor | None,
-        masks: slice,
-    ) -> tuple[Tensor, Tensor]:
-        return self.sam.decode(embedding, points, labels, mask_logits, has_mask, masks)

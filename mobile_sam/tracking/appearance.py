@@ -43,22 +43,21 @@ class Colours:
         """Takes them from an image's codes, and the object's mask in it."""
         self.own = histogram(codes[mask])
         self._around = histogram(codes[~mask])
-        self._likelihood = self.against(())
+        self.against(())
 
     def learn(self, codes: NDArray[np.int32], mask: NDArray[np.bool_]) -> None:
         """Changes the colours a little towards those in another image."""
         self.own += _RATE * (histogram(codes[mask]) - self.own)
         self._around += _RATE * (histogram(codes[~mask]) - self._around)
 
-    def against(self, others: tuple[Colours, ...]) -> NDArray[np.float32]:
-        """Tells the object from other ones as well; see `likelihood`. Returns the new table."""
+    def against(self, others: tuple[Colours, ...]) -> None:
+        """Tells the object from other ones as well; see `likelihood`."""
         around = self._around
         for other in others:
             around = np.maximum(around, other.own / 2)
         own, around = _smooth(self.own), _smooth(around)
         table = (own + _NEVER_SEEN) / (own + around + 2 * _NEVER_SEEN)
-        self._likelihood = table.astype(np.float32)
-        return self._likelihood
+        self._likelihood: NDArray[np.float32] = table.astype(np.float32)
 
     def likelihood(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
         """Returns how likely a pixel of that colour is the object's rather than another's: 0 to 1,

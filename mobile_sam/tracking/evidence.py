@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mobile_sam.tracking.appearance import Colours, Template, colour_codes
 from mobile_sam.tracking.motion import Motion, compose, follow, shift
 
-_LEAST_AREA = 20
+LEAST_AREA = 20  # pixels, for an object to be there
 _NOISE = 16.0  # levels that a pixel of the object may differ from its template
 _OWN, _STRANGE = 0.8, 0.15  # likelihoods of colours that surely are the object's, and are not
 _GROWN = 0.8  # of its usual area: an object that is smaller may grow again
@@ -88,12 +88,12 @@ def predict(
         What was found, or None if it lies outside of the image.
     """
     expected = template.moved(motion, view.size)
-    if expected is None or np.count_nonzero(expected.mask) < _LEAST_AREA:
+    if expected is None or np.count_nonzero(expected.mask) < LEAST_AREA:
         return None
     best: Evidence | None = None
     for option in (motion, *_corrections(expected, colours, motion, view)):
         moved = template.moved(option, view.size)
-        if moved is None or np.count_nonzero(moved.mask) < _LEAST_AREA:
+        if moved is None or np.count_nonzero(moved.mask) < LEAST_AREA:
             continue
         found = _compare(moved, option, colours, area, noise, view)
         if best is None or found.share > best.share + _BETTER:
@@ -175,7 +175,7 @@ def search(
     if count < 2:
         return None
     piece = pieces == 1 + statistics[1:, cv2.CC_STAT_AREA].argmax()
-    if np.count_nonzero(piece) < max(_FOUND_SHARE * area, _LEAST_AREA):
+    if np.count_nonzero(piece) < max(_FOUND_SHARE * area, LEAST_AREA):
         return None
     template = Template(view.image[rows, columns].copy(), piece, columns.start, rows.start)
     field = np.where(piece, 1, -1).astype(np.float32)

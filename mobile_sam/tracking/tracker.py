@@ -27,9 +27,9 @@ from torch import Tensor
 from mobile_sam.modeling import ALL
 from mobile_sam.predictor import Embedding, Predictor, scaled_size
 from mobile_sam.prompts import Prompt
-from mobile_sam.segments import Segments, tight_box
+from mobile_sam.segments import Segments, inner_points, tight_box
 from mobile_sam.tracking.appearance import Colours, Template, histogram, similarity
-from mobile_sam.tracking.evidence import Evidence, View, predict, search
+from mobile_sam.tracking.evidence import LEAST_AREA, Evidence, View, predict, search
 from mobile_sam.tracking.motion import Motion, still, times
 
 _WORKING_SIDE = 640  # pixels: larger images are scaled down for all but the masks
@@ -38,7 +38,6 @@ _EXTRAPOLATED = 8  # images, at most, for which an object that is not seen moves
 _POINTS = 3
 _LEAST_SHARE = 0.15  # of the template that has to be seen
 _WHOLE_SHARE = 0.85  # from which on all of it is seen
-_LEAST_AREA = 20
 _LEAST_AGREEMENT = 0.5
 _LEAST_AGREEMENT_FOUND = 0.4
 _SURE_AGREEMENT = 0.6
@@ -132,12 +131,15 @@ class _Claim:
 
 
 class Tracker:
-    """Objects that are followed. The images come in the order of their time."""
+    """Objects that are followed. The images come in the order of their time.
+
+    image_size: height and width of the images; None before the first one.
+    """
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
         self._tracks: dict[str, _Track] = {}
-        self._size: tuple[int, int] | None = None
+        self.image_size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self._tracks)
@@ -148,9 +150,9 @@ class Tracker:
     @property
     def boxes(self) -> dict[str, NDArray[np.float32]]:
         """Boxes of the objects that were seen in the last image, x, y, x, y, in its pixels."""
-        if self._size is None:
+        if self.image_size is None:
             return {}
-        scale = max(self._size) / max(_working_size(self._size))
+        scale = max(self.image_size) / max(_working_size(self.image_size))
         return {
             track.id: tight_box(track.mask) * np.float32(scale)
             for track in self._tracks.values()
@@ -187,27 +189,24 @@ class Tracker:
             return []
         self._check_size(image)
         segments = self._predictor.decode(embedding, list(prompts.values()))
-        logits = torch.from_numpy(segments.logits)
-        working = _working(image)
-        view = View.of(working)
+        logits, iou = (torch.from_numpy(a) for a in (segments.logits, segments.predicted_iou))
+        view = View.of(_working(image))
+        small = dataclasses.replace(embedding, image_size=view.size)
+        masks = self._predictor.segments(logits, iou, small).masks
         empty = []
-        for number, (id, mask) in enumerate(zip(prompts, segments.masks, strict=True)):
-            small = cv2.resize(
-                mask.astype(np.uint8), working.shape[1::-1], interpolation=cv2.INTER_AREA
-            )
-            mask = small > 0
-            if np.count_nonzero(mask) < _LEAST_AREA:
+        for number, (id, mask) in enumerate(zip(prompts, masks, strict=True)):
+            if np.count_nonzero(mask) < LEAST_AREA:
                 empty.append(id)
                 continue
             before = self._tracks.get(id)
             self._tracks[id] = _Track(
                 id,
-                Template.cut(working, mask),
+                Template.cut(view.image, mask),
                 Colours(view.codes, mask),
                 float(np.count_nonzero(mask)),
                 mask,
                 logits[number],
-                float(segments.predicted_iou[number]),
+                float(iou[number]),
                 seconds,
                 before.motion if before else still(),
                 before.interval if before else 0.0,
@@ -225,8 +224,7 @@ class Tracker:
             seconds: when it was taken.
         """
         self._check_size(image)
-        working = _working(image)
-        view = View.of(working)
+        view = View.of(_working(image))
         small = dataclasses.replace(embedding, image_size=view.size)
         evidence: dict[str, Evidence] = {}
         for track in self._tracks.values():
@@ -270,9 +268,9 @@ class Tracker:
 
     def _check_size(self, image: NDArray[np.uint8]) -> None:
         """Forgets what was seen in images of another size."""
-        if self._size != image.shape[:2]:
+        if self.image_size != image.shape[:2]:
             self._tracks.clear()
-            self._size = image.shape[:2]
+            self.image_size = image.shape[:2]
 
     def _tell_apart(self) -> None:
         for track in self._tracks.values():
@@ -325,7 +323,7 @@ class Tracker:
             evidence.items(), choices, agreements, masks, strict=True
         ):
             track = self._tracks[id]
-            if np.count_nonzero(mask) < _LEAST_AREA:
+            if np.count_nonzero(mask) < LEAST_AREA:
                 continue
             codes = view.codes[mask]
             alike = similarity(histogram(codes), track.colours.own)
@@ -390,21 +388,6 @@ def _prompts(evidence: Evidence) -> tuple[Prompt, Prompt]:
     x0, y0, x1, y1 = tight_box(evidence.seen) + np.array(origin * 2, np.float32)
     box = np.array([x0 - 1, y0 - 1, x1 + 1, y1 + 1], np.float32)
     return Prompt(box=box, points=points[:1]), Prompt(points=points)
-
-
-def inner_points(mask: NDArray[np.bool_], count: int) -> NDArray[np.float32]:
-    """Returns up to `count` points that lie deepest inside a mask, apart from each other: float32
-    (K, 2), x and y."""
-    depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
-    depth = np.ascontiguousarray(depth)
-    points = []
-    for _ in range(count):
-        y, x = (int(i) for i in np.unravel_index(depth.argmax(), depth.shape))
-        if depth[y, x] <= 0:
-            break
-        points.append((x, y))
-        cv2.circle(depth, (x, y), max(3, int(1.5 * depth[y, x])), 0.0, -1)
-    return np.array(points, np.float32).reshape(-1, 2)
 
 
 def _raster(evidence: Evidence, image_hw: tuple[int, int], side: int) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mobile_sam.modeling import PointLabel
-from mobile_sam.training.samples import inner_point
+from mobile_sam.segments import inner_points
 
 
 def random_clicks(
@@ -58,6 +58,6 @@ def central_click(
     wrong = found != wanted
     if not wrong.any():
         return None
-    point = inner_point(wrong)
+    (point,) = inner_points(wrong, 1)
     x, y = point.astype(int)
     return point, int(wanted[y, x])

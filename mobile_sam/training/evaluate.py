@@ -21,10 +21,10 @@ from tqdm import tqdm
 from mobile_sam.checkpoints import WeightsError
 from mobile_sam.predictor import Embedding, Predictor
 from mobile_sam.prompts import Prompt
-from mobile_sam.segments import tight_box
+from mobile_sam.segments import inner_points, tight_box
 from mobile_sam.training.clicks import central_click
 from mobile_sam.training.examples import Example, ExamplesError, first_examples, open_examples
-from mobile_sam.training.samples import inner_point, jittered
+from mobile_sam.training.samples import jittered
 
 # Training on scenes has other first numbers.
 _HELD_OUT = 0x5EED
@@ -70,7 +70,7 @@ def evaluate(predictor: Predictor, examples: Iterable[Example], seed: int = _HEL
             continue
         embedding = predictor.encode(example.image)
         for index, wanted in enumerate(example.masks):
-            box, point = tight_box(wanted), inner_point(wanted)[None]
+            box, point = tight_box(wanted), inner_points(wanted, 1)
             prompts = {
                 "box": Prompt(box=box),
                 "jittered box": Prompt(box=jittered(box, rng)),
@@ -129,7 +129,7 @@ def compare(
         for index, mask in enumerate(example.masks):
             prompts = {"box": Prompt(box=tight_box(mask))}
             for distance in _DISTANCES:
-                point = inner_point(mask)
+                point = inner_points(mask, 1)[0]
                 angle = rng.uniform(0, 2 * np.pi)
                 away = point + distance * np.array([np.cos(angle), np.sin(angle)])
                 if 0 <= away[0] < width and 0 <= away[1] < height:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from mobile_sam.modeling import PointLabel, SamConfig
 from mobile_sam.predictor import scaled_size
-from mobile_sam.segments import tight_box
+from mobile_sam.segments import inner_points, tight_box
 from mobile_sam.training.batches import index_at
 from mobile_sam.training.examples import Example, Examples, ExamplesError
 from mobile_sam.training.unlabelled import square
@@ -45,14 +45,6 @@ class Samples:
     has_mask: Tensor
     targets: Tensor
     ambiguous: Tensor
-
-
-def inner_point(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Returns the pixel (x, y) farthest from the mask's outline, float32 (2,)."""
-    framed = np.pad(mask, 1).astype(np.uint8)
-    distance = cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(distance.argmax()), mask.shape)
-    return np.array([x, y], np.float32)
 
 
 def jittered(box: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -89,7 +81,7 @@ def _draw_prompt(
     used = 0
     if "point" in kind:
         foreground = int(rng.integers(1, 4)) if kind == "points" else 1
-        one = inner_point(mask)[None] if rng.random() < 0.3 else _random_points(mask, 1, rng)
+        one = inner_points(mask, 1) if rng.random() < 0.3 else _random_points(mask, 1, rng)
         points[:1], points[1:foreground] = one, _random_points(mask, foreground - 1, rng)
         labels[:foreground] = PointLabel.FOREGROUND
         used = foreground

@@ -17,7 +17,7 @@ from mobile_sam.modeling import DEMO, PointLabel, Sam
 from mobile_sam.predictor import Predictor
 from mobile_sam.prompts import Prompt
 from mobile_sam.scenes import MovingScene, draw_scene
-from mobile_sam.segments import tight_box
+from mobile_sam.segments import inner_points, tight_box
 from mobile_sam.training import evaluate, finetune
 from mobile_sam.training.affinity import affinity_loss
 from mobile_sam.training.clicks import central_click, random_clicks
@@ -31,7 +31,7 @@ from mobile_sam.training.examples import (
 )
 from mobile_sam.training.loop import LoopSettings, learning_rate
 from mobile_sam.training.losses import mask_loss, measured_iou, sam_loss
-from mobile_sam.training.samples import PromptSamples, Samples, collate, inner_point
+from mobile_sam.training.samples import PromptSamples, Samples, collate
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -53,7 +53,7 @@ def test_boxes_are_tight_and_points_inside() -> None:
     mask = np.zeros((20, 30), bool)
     mask[5:9, 7:20] = True
     assert tight_box(mask).tolist() == [7, 5, 20, 9]
-    x, y = inner_point(mask).astype(int)
+    x, y = inner_points(mask, 1)[0].astype(int)
     assert mask[y - 1 : y + 2, x - 1 : x + 2].all()
 
 

@@ -24,8 +24,7 @@ from mobile_sam_ros.msg import Prompt, PromptArray, PromptPoint, Segment, Segmen
 from std_srvs.srv import Trigger
 
 from mobile_sam.scenes import MovingScene
-from mobile_sam.segments import tight_box
-from mobile_sam.tracking.tracker import inner_points
+from mobile_sam.segments import inner_points, tight_box
 from mobile_sam.training.evaluate import mask_iou
 from mobile_sam_ros.conversions import image_message
 
@@ -219,3 +218,11 @@ def test_a_new_size_of_images_is_said_and_survived(graph: Peer) -> None:
     prompt.prompts = [Prompt(id="a", points=[middle(2, 4)])]
     graph.prompts.publish(prompt)
     assert_on(result(graph, again).segments[0], 2, 4)
+    # Of an image of the other size, too late to be followed.
+    late = PromptArray(header=header(other), mode=PromptArray.TRACKED)
+    late.prompts = [Prompt(id="b", points=[PromptPoint(x=99.0, y=99.0, label=1)])]
+    graph.prompts.publish(late)
+    graph.spin_for(0.5)
+    segments = result(graph, show(graph, 3)).segments
+    assert [segment.id for segment in segments] == ["a"]
+    assert_on(segments[0], 3, 4)
