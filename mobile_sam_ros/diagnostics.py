@@ -182,9 +182,13 @@ def status(node: str, values: Mapping[str, str], silent: bool) -> DiagnosticStat
     )
 
 
+def find_status(message: DiagnosticArray, node: str) -> DiagnosticStatus | None:
+    """Returns the status of the node with the full name `node`, None if it is not in there."""
+    name = node + _STATUS_SUFFIX
+    return next((status for status in message.status if status.name == name), None)
+
+
 def status_values(message: DiagnosticArray, node: str) -> dict[str, str] | None:
-    """Reads back the status of the node with the full name `node`, None if it is not in there."""
-    for status in message.status:
-        if status.name == node + _STATUS_SUFFIX:
-            return {pair.key: pair.value for pair in status.values}
-    return None
+    """Reads back the values in the status of the node `node`, None if it is not in there."""
+    status = find_status(message, node)
+    return None if status is None else {pair.key: pair.value for pair in status.values}

@@ -73,6 +73,10 @@ class FrameRing(Generic[Kept]):
             return None
         return nearest
 
+    def newer_than(self, stamp: int) -> int:
+        """Returns how many frames there are with a later stamp."""
+        return sum(frame.stamp > stamp for frame in list(self._frames))
+
     def may_come(self, stamp: int) -> bool:
         """Returns whether a frame of `stamp` can still come: it is newer than all there are."""
         newest = self.newest()

@@ -103,6 +103,16 @@ class PromptStore:
         """Keeps prompts; one of the same id is replaced."""
         self._prompts |= {prompt.id: prompt for prompt in prompts}
 
+    def remove(self, id: str) -> bool:
+        """Forgets the prompt with an id; returns whether there was one."""
+        return self._prompts.pop(id, None) is not None
+
+    def rename(self, id: str, class_id: str) -> bool:
+        """Gives the prompt with an id another class; returns whether there was one."""
+        if id in self._prompts:
+            self._prompts[id].class_id = class_id
+        return id in self._prompts
+
     def clear(self) -> int:
         """Forgets all prompts and returns how many there were."""
         number = len(self._prompts)

@@ -240,16 +240,35 @@ class SamNode(LifecycleNode):
         self._match(self._as_standard(message))
 
     def _on_prompts(self, message: PromptArray) -> None:
+        if message.mode in (PromptArray.REMOVE, PromptArray.RENAME):
+            self._change_objects(message)
+            return
         message.prompts = self._store.named(message.prompts)
         if message.mode == PromptArray.UNTIL_CLEARED:
             self._store.keep(message.prompts)
         elif message.mode not in (PromptArray.ONCE, PromptArray.TRACKED):
-            topic = self.resolve_topic_name("prompts")
             self._complain(
-                f"{topic}: mode {message.mode} is neither ONCE, UNTIL_CLEARED nor TRACKED"
+                f"{self._topic_of(message)}: mode {message.mode} is neither ONCE, UNTIL_CLEARED, "
+                "TRACKED, REMOVE nor RENAME"
             )
             return
         self._match(message)
+
+    def _change_objects(self, message: PromptArray) -> None:
+        """Forgets objects that stand or are followed, or gives them other classes."""
+        following = None if self._segmentation is None else self._segmentation.following
+        for prompt in message.prompts:
+            id = prompt.id
+            if message.mode == PromptArray.REMOVE:
+                known = self._store.remove(id)
+                known |= following is not None and following.remove(id)
+            else:
+                known = self._store.rename(id, prompt.class_id)
+                known |= following is not None and following.rename(id, prompt.class_id)
+            if not known:
+                self._complain(
+                    f"{self._topic_of(message)}: no object with id {id!r} stands or is followed"
+                )
 
     def _on_clicked_point(self, message: PointStamped) -> None:
         self._on_click(message.point)

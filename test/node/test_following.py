@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from geometry_msgs.msg import Point
+from mobile_sam_ros.msg import Prompt, PromptArray, PromptPoint, Segment, SegmentArray
+from std_srvs.srv import Trigger
+
 from graph import (
     RELIABLE,
     Peer,
@@ -20,9 +23,6 @@ from graph import (
     running,
     stamps,
 )
-from mobile_sam_ros.msg import Prompt, PromptArray, PromptPoint, Segment, SegmentArray
-from std_srvs.srv import Trigger
-
 from mobile_sam.scenes import MovingScene
 from mobile_sam.segments import inner_points, tight_box
 from mobile_sam.training.evaluate import mask_iou
@@ -90,6 +90,33 @@ def assert_on(segment: Segment, index: int, label: int) -> None:
     assert segment.state == Segment.ACTIVE and segment.unseen == 0
     assert 0.3 < segment.confidence <= 1
     assert mask_iou(mask(segment), truth(index, label)) > 0.75
+
+
+def test_one_object_is_renamed_and_removed_while_the_other_goes_on(graph: Peer) -> None:
+    def say(mode: int, **fields: Any) -> None:
+        graph.prompts.publish(PromptArray(mode=mode, prompts=[Prompt(**fields)]))
+
+    def names(message: SegmentArray) -> list[tuple[str, str]]:
+        return [(segment.id, segment.class_id) for segment in message.segments]
+
+    def shown(index: int, wanted: list[tuple[str, str]]) -> None:
+        graph.wait(lambda: names(result(graph, show(graph, index))) == wanted, f"only {wanted}")
+
+    stamp = show(graph, 0)
+    prompts = [Prompt(id="mug", class_id="cup", points=[middle(0, 3)])]
+    prompts.append(Prompt(id="plum", points=[middle(0, 4)]))
+    tracked = PromptArray(header=header(stamp), mode=PromptArray.TRACKED, prompts=prompts)
+    graph.prompts.publish(tracked)
+    assert names(result(graph, stamp)) == [("mug", "cup"), ("plum", "")]
+    say(PromptArray.RENAME, id="plum", class_id="fruit")
+    shown(1, [("mug", "cup"), ("plum", "fruit")])
+    say(PromptArray.REMOVE, id="mug")
+    shown(2, [("plum", "fruit")])
+    (plum,) = result(graph, show(graph, 3)).segments
+    assert_on(plum, 3, 4)
+    say(PromptArray.REMOVE, id="mug")
+    process = graph._process
+    graph.wait(lambda: process.said("no object with id 'mug' stands or is followed"), "that")
 
 
 def test_a_point_on_one_image_and_the_mask_follows(graph: Peer) -> None:

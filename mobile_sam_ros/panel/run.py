@@ -1,0 +1,79 @@
+"""The panel: `ros2 run mobile_sam_ros panel`. Serves the page until it is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from threading import Thread
+
+import rclpy
+from aiohttp import web
+from rclpy.exceptions import ParameterException
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+
+from mobile_sam_ros.panel.access import Access
+from mobile_sam_ros.panel.panel_node import PanelNode
+from mobile_sam_ros.panel.server import Server
+
+
+def address(host: str, port: int, token: str) -> str:
+    """Returns what to open in a browser."""
+    if host in ("0.0.0.0", "::"):
+        host = socket.gethostname()
+    elif ":" in host:
+        host = f"[{host}]"
+    return f"http://{host}:{port}/" + (f"?token={token}" if token else "")
+
+
+async def serve(arguments: Sequence[str] | None) -> None:
+    """Runs node and server until SIGINT or SIGTERM.
+
+    Raises:
+        OSError: the address cannot be listened on.
+        ValueError: a parameter has a wrong value.
+        rclpy.exceptions.ParameterException: or a wrong type.
+    """
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    node = PanelNode(lambda: loop.call_soon_threadsafe(server.wake))
+    settings = node.settings
+    access = Access.to(settings.host, settings.token)
+    server = Server(node, access)
+    runner = web.AppRunner(server.application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, settings.host, settings.port).start()
+    port = runner.addresses[0][1]
+    node.get_logger().info(f"open {address(settings.host, port, access.token)}")
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    # The loop has this thread, for its signals.
+    thread = Thread(target=executor.spin, name="executor")
+    thread.start()
+    try:
+        await ended.wait()
+        await runner.cleanup()
+    finally:
+        executor.shutdown()
+        thread.join()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the panel; returns the exit status."""
+    try:
+        asyncio.run(serve(arguments))
+    except (OSError, ValueError, ParameterException) as error:
+        print(f"panel: {error}", file=sys.stderr)
+        return 1
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
