@@ -145,6 +145,10 @@ class Segmentation:
                 if embedding is None:
                     embedding = self._encode(job.frame, image)
                 segments, identities = self._decode(embedding, shown)
+                if job.tracked:
+                    self.following.begin()
+                    most = self._parameters().max_objects
+                    self.following.start(job.frame, image, embedding, shown, most)
             header = job.frame.message.header
             message = segments_message(header, image.shape[:2], segments, identities)
         except ValueError as error:

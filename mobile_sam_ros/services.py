@@ -74,8 +74,11 @@ class Services:
 
     def _on_segment(self, request: Segment.Request, response: Segment.Response) -> Segment.Response:
         prompts = named(request.prompts)
+        tracked = prompts if request.track else ()
         return self._answer(
-            response, request.image, lambda frame, reply: Job(frame, prompts=prompts, reply=reply)
+            response,
+            request.image,
+            lambda frame, reply: Job(frame, prompts=prompts, tracked=tracked, reply=reply),
         )
 
     def _on_segment_everything(

@@ -185,13 +185,18 @@ class PanelNode(Node):
         """Whether the node still has the picture's image, so that prompts can be about it."""
         return self._frames.newer_than(picture.stamp) < Parameters.frame_buffer
 
-    async def segment(self, picture: Picture, prompt: Prompt) -> Picture:
+    async def segment(self, picture: Picture, prompt: Prompt, track: bool) -> Picture:
         """Returns a picture with what a prompt shows in it, beside what was in it before.
+
+        Args:
+            picture: may be old.
+            prompt: the object.
+            track: whether it is followed from then on.
 
         Raises:
             Unanswered: there is no answer.
         """
-        request = Segment.Request(image=self._raw(picture), prompts=[prompt])
+        request = Segment.Request(image=self._raw(picture), prompts=[prompt], track=track)
         answer = self._successful(await self._ask(self._segment, request))
         found = answer.segments
         others = [] if picture.segments is None else picture.segments.segments

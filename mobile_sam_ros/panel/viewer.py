@@ -149,22 +149,22 @@ class Viewer:
         raise requests.BadRequest(f"number is {number}, a picture that is gone")
 
     async def _show_object(self, request: requests.Show) -> None:
-        """Asks the node for an object; if the viewer looks at a still, shows it there as well."""
+        """Asks the node for an object, by a prompt for the stream; where the viewer holds the
+        picture, or the node no longer has it, with the picture itself."""
         picture = self._picture(request.number)
         id = request.id or self._objects.new_id()
         prompt = self._prompt(request, picture, id)
         await self.send(json.dumps({"asked": id}))
         is_known = self._node.knows(picture)
-        if is_known or request.mode == requests.STAY:
+        by_itself = request.still or not is_known
+        if not by_itself or request.mode == requests.STAY:
             header = picture.image.header if is_known else None
             self._node.prompt(_MODES[request.mode], prompt, header)
-        if request.still:
-            await self._show(await self._node.segment(picture, prompt))
-        if not is_known and request.mode == requests.FOLLOW:
-            await self.say(
-                f"{id} is not followed: the picture is older than the last images that the node "
-                "keeps (frame_buffer)"
-            )
+        if by_itself:
+            track = request.mode == requests.FOLLOW
+            answer = await self._node.segment(picture, prompt, track)
+            if request.still:
+                await self._show(answer)
 
     def _prompt(self, request: requests.Show, picture: Picture, id: str) -> Prompt:
         segment = picture.segment(id)

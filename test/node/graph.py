@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from domains import free_domain
 from mobile_sam_ros.msg import PromptArray, SegmentArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -24,7 +25,6 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
-from domains import free_domain
 from mobile_sam.scenes import MovingScene
 from mobile_sam_ros.conversions import image_message
 

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mobile_sam_ros.msg import SegmentArray
-from rclpy.publisher import Publisher
-from sensor_msgs.msg import Image
-from vision_msgs.msg import Detection2DArray
-
 from graph import (
     RELIABLE,
     box_detection,
@@ -19,6 +14,10 @@ from graph import (
     scene_image,
     stamps,
 )
+from mobile_sam_ros.msg import SegmentArray
+from rclpy.publisher import Publisher
+from sensor_msgs.msg import Image
+from vision_msgs.msg import Detection2DArray
 
 CAMERAS = ("front", "left", "rear", "right")
 IMAGES = 60

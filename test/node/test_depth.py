@@ -6,10 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
-from std_msgs.msg import Header
-from vision_msgs.msg import Detection3DArray
-
 from graph import (
     SCENE,
     box_detection,
@@ -19,6 +15,10 @@ from graph import (
     running,
     scene_image,
 )
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection3DArray
+
 from mobile_sam.segments import Segments, tight_box
 from mobile_sam_ros.conversions import BadMessage
 from mobile_sam_ros.depth import Camera, camera_from_info, metres_from_image

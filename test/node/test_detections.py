@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from graph import detections, object_box, peer, running, scene_image, stamps
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection3D, Detection3DArray
 
-from graph import detections, object_box, peer, running, scene_image, stamps
 from mobile_sam_ros.conversions import box_from_detection
 from mobile_sam_ros.detections import LAYOUTS, parse_layout, reader, standard
 

@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from geometry_msgs.msg import Point
-from mobile_sam_ros.msg import Prompt, PromptArray, PromptPoint, Segment, SegmentArray
-from std_srvs.srv import Trigger
-
 from graph import (
     RELIABLE,
     Peer,
@@ -23,6 +20,10 @@ from graph import (
     running,
     stamps,
 )
+from mobile_sam_ros.msg import Prompt, PromptArray, PromptPoint, Segment, SegmentArray
+from mobile_sam_ros.srv import Segment as SegmentService
+from std_srvs.srv import Trigger
+
 from mobile_sam.scenes import MovingScene
 from mobile_sam.segments import inner_points, tight_box
 from mobile_sam.training.evaluate import mask_iou
@@ -117,6 +118,22 @@ def test_one_object_is_renamed_and_removed_while_the_other_goes_on(graph: Peer) 
     say(PromptArray.REMOVE, id="mug")
     process = graph._process
     graph.wait(lambda: process.said("no object with id 'mug' stands or is followed"), "that")
+
+
+def test_an_image_that_was_held_for_long_starts_an_object_too(graph: Peer) -> None:
+    """By the service, with the image in the request: what has moved since is found again."""
+    for index in range(25):  # more than the node keeps
+        show(graph, index)
+    held = image_message(SCENE.frame(0).image, "rgb8", header(stamps() - 10**10))
+    request = SegmentService.Request(image=held, prompts=[Prompt(id="mug", points=[middle(0, 3)])])
+    request.track = True
+    answer = graph.call(SegmentService, "/sam/segment", request)
+    (mug,) = answer.segments.segments
+    assert answer.success and mask_iou(mask(mug), truth(0, 3)) > 0.75
+    for index in range(25, 45):
+        (mug,) = result(graph, show(graph, index)).segments
+    assert mug.id == "mug"
+    assert_on(mug, 44, 3)
 
 
 def test_a_point_on_one_image_and_the_mask_follows(graph: Peer) -> None:

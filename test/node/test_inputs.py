@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from graph import box_detection, detections, object_box, peer, running, scene_image, stamps
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
-
-from graph import box_detection, detections, object_box, peer, running, scene_image, stamps
 
 
 def test_only_the_chosen_classes_count(tmp_path: Path) -> None:

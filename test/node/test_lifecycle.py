@@ -6,9 +6,6 @@ import time
 from pathlib import Path
 
 import torch
-from lifecycle_msgs.msg import State, Transition
-from lifecycle_msgs.srv import ChangeState, GetState
-
 from graph import (
     Peer,
     Process,
@@ -21,6 +18,9 @@ from graph import (
     scene_image,
     stamps,
 )
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+
 from mobile_sam.checkpoints import save_safetensors
 from mobile_sam.modeling import MOBILE_SAM, Sam
 

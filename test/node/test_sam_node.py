@@ -7,10 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from geometry_msgs.msg import Point, PointStamped
-from mobile_sam_ros.msg import Prompt, PromptArray, PromptPoint
-from sensor_msgs.msg import CompressedImage, Image
-from std_srvs.srv import Trigger
-
 from graph import (
     RELIABLE,
     SCENE,
@@ -27,6 +23,10 @@ from graph import (
     scene_image,
     stamps,
 )
+from mobile_sam_ros.msg import Prompt, PromptArray, PromptPoint
+from sensor_msgs.msg import CompressedImage, Image
+from std_srvs.srv import Trigger
+
 from mobile_sam_ros.conversions import image_message
 
 SECOND = 1_000_000_000

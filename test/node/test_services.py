@@ -8,14 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
-from mobile_sam_ros.msg import Prompt, PromptPoint, SegmentArray
-from mobile_sam_ros.srv import Segment, SegmentEverything
-from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import Image
-from vision_msgs.msg import LabelInfo
-
 from graph import (
     SCENE,
     Peer,
@@ -27,6 +19,14 @@ from graph import (
     running,
     scene_image,
 )
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from mobile_sam_ros.msg import Prompt, PromptPoint, SegmentArray
+from mobile_sam_ros.srv import Segment, SegmentEverything
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import Image
+from vision_msgs.msg import LabelInfo
+
 from mobile_sam.segments import tight_box
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)

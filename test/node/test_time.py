@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rosgraph_msgs.msg import Clock
-
 from graph import (
     RELIABLE,
     Peer,
@@ -17,6 +15,7 @@ from graph import (
     running,
     scene_image,
 )
+from rosgraph_msgs.msg import Clock
 
 SECOND = 1_000_000_000
 

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 from chromium import NoBrowser, find_chromium
-from robot import Robot, panel, ros_process
-
 from domains import free_domain
 from graph import peer, running
+from robot import Robot, panel, ros_process
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
     """A camera that sees the procedural scene, the node and the panel."""
     folder = tmp_path_factory.mktemp("robot")
@@ -40,7 +39,7 @@ def lonely_panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A headless Chromium."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
-from robot import Robot, panel
-
 from domains import free_domain
+from robot import panel
+
 from mobile_sam_ros.panel.access import Access, is_loopback
 
 
@@ -221,22 +221,6 @@ def test_there_is_an_end_to_viewers(lonely_panel: str) -> None:
             return refused.value.status
 
     assert asyncio.run(crowd()) == 503
-
-
-def test_without_viewers_nothing_is_listened_to(robot: Robot) -> None:
-    """So that nothing is computed for nobody."""
-
-    def listeners() -> int:
-        return robot.peer.count_subscribers("/sam/segments")
-
-    async def wait(socket: aiohttp.ClientWebSocketResponse) -> None:
-        while not listeners():
-            robot.peer.executor_.spin_once(timeout_sec=0.05)
-            await asyncio.sleep(0.01)
-
-    robot.peer.wait(lambda: not listeners(), "nobody listens")
-    talk(robot.address, wait)
-    robot.peer.wait(lambda: not listeners(), "nobody listens any more")
 
 
 def test_a_port_that_is_taken_is_said(lonely_panel: str, tmp_path: Path) -> None:

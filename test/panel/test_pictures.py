@@ -7,10 +7,10 @@ import json
 import cv2
 import numpy as np
 import pytest
+from graph import header
 from mobile_sam_ros.msg import Segment, SegmentArray
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 
-from graph import header
 from mobile_sam_ros.conversions import BadMessage, compressed_message, image_message
 from mobile_sam_ros.panel.meter import Meter
 from mobile_sam_ros.panel.pictures import Colours, Encoder, Picture
