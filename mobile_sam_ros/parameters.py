@@ -16,7 +16,7 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from mobile_sam.backends import BACKENDS, PRECISIONS
+from mobile_sam.choices import BACKENDS, PRECISIONS
 
 
 def _parameter(
@@ -218,6 +218,12 @@ def check(changes: Sequence[Parameter]) -> SetParametersResult:
     problems = [_problem(change.name, change.value) for change in changes]
     reason = "; ".join(problem for problem in problems if problem)
     return SetParametersResult(successful=not reason, reason=reason)
+
+
+def changed(values: Parameters, changes: Sequence[Parameter]) -> Parameters:
+    """Returns the values after changes that `check` found acceptable."""
+    known = _fields()
+    return dataclasses.replace(values, **{c.name: c.value for c in changes if c.name in known})
 
 
 def _problem(name: str, value: object) -> str:

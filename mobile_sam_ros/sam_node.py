@@ -22,6 +22,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
@@ -69,8 +70,7 @@ class SamNode(LifecycleNode):
         self._detections_type, self._as_standard = reader(
             self.values.detections_type, self.values.detections_fields
         )
-        self.add_on_set_parameters_callback(self._check_parameters)
-        self.add_post_set_parameters_callback(self._take_parameters)
+        self.add_on_set_parameters_callback(self._on_parameters)
         self._statistics = diagnostics.Statistics()
         self._complain = Throttle(self.get_logger().error)
         self._frames: FrameRing[Frame] = FrameRing(self.values.frame_buffer)
@@ -82,7 +82,7 @@ class SamNode(LifecycleNode):
         self._segmentation: Segmentation | None = None
         self._image_seen = monotonic()
         self._silence_said = False
-        self._inputs: list[tuple] = []
+        self._inputs: list[Subscription] = []
         self._predictor: mobile_sam.Predictor | None = None
         self._outputs: Outputs | None = None
         self._mailbox: Mailbox[Job] | None = None
@@ -362,11 +362,13 @@ class SamNode(LifecycleNode):
 
     # --- Parameters and reports -------------------------------------------------------------
 
-    def _check_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
-        return parameters.check(changes)
-
-    def _take_parameters(self, changes: Sequence[Parameter]) -> None:
-        self.values = parameters.read(self)
+    def _on_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
+        # rclpy has checked types and ranges by now, so that what passes here is set. Humble has no
+        # callback for afterwards.
+        result = parameters.check(changes)
+        if result.successful:
+            self.values = parameters.changed(self.values, changes)
+        return result
 
     def _report(self) -> None:
         active = bool(self._inputs)

@@ -14,6 +14,8 @@ def pytest_configure() -> None:
     if os.environ.get("ROS_DISTRO") == "humble":
         os.environ["ROS_LOCALHOST_ONLY"] = "1"  # Humble's name for it, deprecated since
     os.environ["FASTDDS_BUILTIN_TRANSPORTS"] = "LARGE_DATA"
+    # Messages check the types of what they are given, as they always do on Humble.
+    os.environ["ROS_PYTHON_CHECK_FIELDS"] = "1"
 
 
 @pytest.fixture
