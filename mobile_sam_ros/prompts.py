@@ -14,6 +14,8 @@ from mobile_sam_ros.conversions import BadMessage, mask_from_image
 from mobile_sam_ros.msg import Prompt as PromptMessage
 from mobile_sam_ros.msg import PromptPoint
 
+_MOST_POINTS = 100  # of one prompt: the memory that all prompts of an image take grows with them
+
 
 def prompt_points(
     message: PromptMessage, image_hw: tuple[int, int]
@@ -21,10 +23,12 @@ def prompt_points(
     """Returns the points, float32 (K, 2), and labels, int64 (K,), of a prompt, or None and None.
 
     Raises:
-        BadMessage: a point outside of the image.
+        BadMessage: a point outside of the image, or too many.
     """
     if not message.points:
         return None, None
+    if len(message.points) > _MOST_POINTS:
+        raise BadMessage(f"points has {len(message.points)} points, more than {_MOST_POINTS}")
     height, width = image_hw
     for point in message.points:
         # Written so that NaN is outside too.

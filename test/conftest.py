@@ -1,12 +1,22 @@
-"""What all tests share: DDS of their own, so that nothing else on the network is heard."""
+"""What all tests share: DDS of their own, so that nothing else on the network is heard, and how
+many cases hypothesis draws: few in the tests, with `--hypothesis-profile=full` a hundred thousand.
+"""
 
 import fcntl
 import os
+import resource
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+_ROOM = 4 << 30  # bytes that a fuzzed test may take
+_COMMON = settings(deadline=20_000, suppress_health_check=list(HealthCheck), print_blob=True)
+settings.register_profile("quick", _COMMON, max_examples=60, derandomize=True, database=None)
+settings.register_profile("full", _COMMON, max_examples=8000)
+settings.load_profile("quick")
 
 _held: list[int] = []  # descriptors: their locks last as long as this process
 
@@ -29,6 +39,12 @@ def free_domain() -> int:
     raise RuntimeError("no DDS domain between 1 and 100 is free")
 
 
+def cases(quick: int) -> int:
+    """Returns how many cases a test is to draw that draws `quick` in the quick profile."""
+    share = settings.default.max_examples / settings.get_profile("quick").max_examples
+    return max(1, round(quick * share))
+
+
 def pytest_configure() -> None:
     """Sets what DDS reads when the first node is made, here and in processes started from here."""
     os.environ["ROS_DOMAIN_ID"] = str(free_domain())
@@ -46,3 +62,13 @@ def ros() -> Iterator[None]:
     rclpy.init()
     yield
     rclpy.try_shutdown()
+
+
+@pytest.fixture
+def limited_memory() -> Iterator[None]:
+    """Lets the test take no more than some gigabytes: what wants more fails."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + _ROOM, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, limits)
