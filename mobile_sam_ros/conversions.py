@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import reprlib
 from typing import Any
 
 import cv2
@@ -15,6 +14,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import BoundingBox2D
 
 from mobile_sam.image_headers import read_header
+from mobile_sam.quoting import first_line, quoted
 
 MOST_PIXELS = 50_000_000
 """Of an image, unless a parameter says otherwise: 8K has 33 million."""
@@ -47,15 +47,6 @@ _PIXEL_BYTES = (
 
 class BadMessage(ValueError):
     """A message that cannot be used; the text names the field and its value."""
-
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = 80
-
-
-def quoted(text: str) -> str:
-    """Returns text from a message as it can stand in one of ours: quoted, escaped and short."""
-    return _SHORT.repr(text)
 
 
 def nanoseconds(stamp: Time) -> int:
@@ -187,7 +178,7 @@ def _convert_elsewhere(message: Image) -> NDArray[np.uint8]:
         image = _bridge(message)
     except Exception as error:  # each library has errors of its own for what it does not know
         # OpenCV's have several lines, of which one says what is wrong.
-        cause = getattr(error, "err", "") or str(error).split("\n")[0] or type(error).__name__
+        cause = getattr(error, "err", "") or first_line(error)
         raise BadMessage(
             f"image of size {message.width}x{message.height} has encoding {quoted(message.encoding)}: "
             f"{cause}"

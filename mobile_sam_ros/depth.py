@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image
 
-from mobile_sam_ros.conversions import BadMessage, nanoseconds, quoted
+from mobile_sam.quoting import quoted
+from mobile_sam_ros.conversions import BadMessage, nanoseconds
 
 # REP 118: metres as 32-bit floats with NaN where nothing is known, or millimetres as 16-bit
 # integers with 0 there. The encoding says which, never a parameter.
