@@ -180,15 +180,17 @@ def _convert_elsewhere(message: Image) -> NDArray[np.uint8]:
         # OpenCV's have several lines, of which one says what is wrong.
         cause = getattr(error, "err", "") or first_line(error)
         raise BadMessage(
-            f"image of size {message.width}x{message.height} has encoding {quoted(message.encoding)}: "
-            f"{cause}"
+            f"image of size {message.width}x{message.height} has encoding "
+            f"{quoted(message.encoding)}: {cause}"
         ) from error
     if image.dtype != np.uint8:
         image = _stretched(image)
     if image.ndim == 2 or image.shape[2] == 1:
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)  # type: ignore[return-value]
     if image.shape[2] == 2:
-        raise BadMessage(f"image has encoding {quoted(message.encoding)}: two channels are no colours")
+        raise BadMessage(
+            f"image has encoding {quoted(message.encoding)}: two channels are no colours"
+        )
     return cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
 
 

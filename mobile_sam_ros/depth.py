@@ -70,7 +70,9 @@ def metres_from_image(message: Image, size: tuple[int, int]) -> NDArray[np.float
     """
     if message.encoding not in _UNITS:
         known = ", ".join(_UNITS)
-        raise BadMessage(f"depth has encoding {quoted(message.encoding)}, not one of {known} (REP 118)")
+        raise BadMessage(
+            f"depth has encoding {quoted(message.encoding)}, not one of {known} (REP 118)"
+        )
     kind, unit = _UNITS[message.encoding]
     dtype = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
     row = message.width * dtype.itemsize

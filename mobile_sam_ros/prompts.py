@@ -103,9 +103,14 @@ class PromptStore:
         """Gives an id to each prompt that has none, no id twice, and returns them all."""
         return named(prompts, self._numbers)
 
-    def keep(self, prompts: Iterable[PromptMessage]) -> None:
-        """Keeps prompts; one of the same id is replaced."""
+    def keep(self, prompts: Iterable[PromptMessage], most: int) -> list[str]:
+        """Keeps prompts; one of the same id is replaced. Of more than `most` the oldest ones are
+        forgotten; returns their ids."""
         self._prompts |= {prompt.id: prompt for prompt in prompts}
+        too_many = list(self._prompts)[: max(0, len(self._prompts) - most)]
+        for id in too_many:
+            del self._prompts[id]
+        return too_many
 
     def clear(self) -> int:
         """Forgets all prompts and returns how many there were."""

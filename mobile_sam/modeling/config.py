@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from mobile_sam.quoting import quoted
 
-
 # Of what a file may ask for, which is built before it is known whether the file has the weights for
 # it. SAM's largest encoder, ViT-H, has 32 blocks of 1280 channels.
 _MOST = {

@@ -1,4 +1,4 @@
-"""Files that a user may be given: none is executed, and each gives a result or one clear message."""
+"""Files that a user may be given: none is executed, each gives a result or one clear message."""
 
 from __future__ import annotations
 
