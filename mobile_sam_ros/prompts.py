@@ -42,7 +42,9 @@ def prompt_points(
 
 def point_prompt(point: Point, name: str) -> PromptMessage:
     """Returns a click as a prompt with the id `name`."""
-    clicked = PromptPoint(x=float(point.x), y=float(point.y), label=PromptPoint.FOREGROUND)
+    with np.errstate(over="ignore"):  # numbers that the message cannot hold are outside anyway
+        x, y = (float(np.float32(value)) for value in (point.x, point.y))
+    clicked = PromptPoint(x=x, y=y, label=PromptPoint.FOREGROUND)
     return PromptMessage(id=name, points=[clicked])
 
 
