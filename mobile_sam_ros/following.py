@@ -16,6 +16,7 @@ from mobile_sam_ros.frames import Frame
 from mobile_sam_ros.identity import Identity
 
 _REMEMBERED = 100  # images for whose detections, if they come late, it is known what was where
+_MOST_CHANGES = 1000  # that wait for an image
 _GOOD_OVERLAP = 0.7  # a track that overlaps its detection by so much is left as it is
 
 Shown = tuple[mobile_sam.Prompt, Identity]
@@ -34,7 +35,7 @@ class Following:
         self._newest: Frame | None = None
         self._numbers = count(1)
         self._is_to_forget = False
-        self._changes: deque[tuple[str, str | None]] = deque()
+        self._changes: deque[tuple[str, str | None]] = deque(maxlen=_MOST_CHANGES)
 
     @property
     def is_active(self) -> bool:

@@ -17,6 +17,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from mobile_sam.choices import BACKENDS, PRECISIONS
+from mobile_sam_ros.conversions import MOST_PIXELS
 
 
 def _parameter(
@@ -76,6 +77,11 @@ class Parameters:
         "Number of the newest images that are kept for detections and prompts to refer to.",
         limits=(1, 1000),
         read_only=True,
+    )
+    max_image_pixels: int = _parameter(
+        MOST_PIXELS,
+        "Images with more pixels are refused, compressed ones before they are decoded.",
+        limits=(1, 1_000_000_000),
     )
     match_slop: float = _parameter(
         0.0,

@@ -1,10 +1,15 @@
 """What all tests share: DDS of their own, so that nothing else on the network is heard."""
 
 import os
+import resource
 from collections.abc import Iterator
+from pathlib import Path
 
+import effort  # noqa: F401  its profiles are registered before the command line names one
 import pytest
 from domains import free_domain
+
+_ROOM = 4 << 30  # bytes that a fuzzed test may take
 
 
 def pytest_configure() -> None:
@@ -26,3 +31,13 @@ def ros() -> Iterator[None]:
     rclpy.init()
     yield
     rclpy.try_shutdown()
+
+
+@pytest.fixture
+def limited_memory() -> Iterator[None]:
+    """Lets the test take no more than some gigabytes: what wants more fails."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + _ROOM, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, limits)
