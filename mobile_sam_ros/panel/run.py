@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import sys
 from collections.abc import Sequence
 from threading import Thread
+from typing import NoReturn
 
 import rclpy
 from aiohttp import web
@@ -38,8 +40,14 @@ async def serve(arguments: Sequence[str] | None) -> None:
         rclpy.exceptions.ParameterException: or a wrong type.
     """
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    # Not the loop's own handlers, which end with it: Ctrl-C comes twice from `ros2 launch`.
+    def end(number: int, frame: object) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(ended.set)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ended.set)
+        signal.signal(number, end)
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     node = PanelNode(lambda: loop.call_soon_threadsafe(server.wake))
     settings = node.settings
@@ -63,17 +71,21 @@ async def serve(arguments: Sequence[str] | None) -> None:
         thread.join()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the panel; returns the exit status."""
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the panel until it is told to end, and ends the process with the exit status."""
+    status = 0
     try:
         asyncio.run(serve(arguments))
     except (OSError, ValueError, ParameterException) as error:
         print(f"panel: {error}", file=sys.stderr)
-        return 1
+        status = 1
     finally:
         rclpy.try_shutdown()
-    return 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # While the interpreter is taken down, a second Ctrl-C would count as a failure.
+    os._exit(status)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import signal
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 from domains import free_domain
-from robot import panel
+from robot import panel, ros_process
 
 from mobile_sam_ros.panel.access import Access, is_loopback
 
@@ -221,6 +223,28 @@ def test_there_is_an_end_to_viewers(lonely_panel: str) -> None:
             return refused.value.status
 
     assert asyncio.run(crowd()) == 503
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_at_once_and_cleanly(number: int, tmp_path: Path) -> None:
+    """Also if it is told twice, and while somebody looks."""
+    log = tmp_path / "log"
+    process = ros_process("mobile_sam_ros.panel.run", log, free_domain(), port=0)
+    while "open http" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.05)
+    address = log.read_text().split("open ")[1].strip()
+
+    async def end_it(socket: aiohttp.ClientWebSocketResponse) -> None:
+        for _ in range(3):
+            process.send_signal(number)
+            await asyncio.sleep(0.02)
+        while not socket.closed:
+            await socket.receive()
+
+    talk(address, end_it)
+    assert process.wait(10) == 0, log.read_text()
+    assert "Traceback" not in log.read_text()
 
 
 def test_a_port_that_is_taken_is_said(lonely_panel: str, tmp_path: Path) -> None:
