@@ -1,32 +1,152 @@
-"""Starts the node `sam`: ros2 launch mobile_sam_ros sam.launch.py image:=/camera/image_raw"""
+"""Starts the node `sam`: ros2 launch mobile_sam_ros sam.launch.py image:=/camera/image_raw
 
-from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
-from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
+Each parameter of the node is an argument as well; one that is not given is left to params_file.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+)
+from launch.substitutions import EnvironmentVariable
+from launch.utilities.type_utils import coerce_to_type
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
-from launch_ros.substitutions import FindPackageShare
 
-from launch import LaunchDescription
+from launch import Action, LaunchContext, LaunchDescription
+from mobile_sam_ros import launching
 
+CONFIG = Path(__file__).parents[1] / "config"
 ARGUMENTS = {
     "namespace": ("", "Namespace of the node."),
     "name": ("sam", "Name of the node."),
-    "weights": ("demo", "Weights by name (demo, mobile_sam) or the path of a checkpoint."),
-    "device": ("auto", "Device of torch, as cpu or cuda:0; auto takes a GPU if there is one."),
-    "backend": ("auto", "What runs the model: auto, torch, openvino, onnx or tensorrt."),
-    "precision": ("auto", "Of the image encoder: auto, fp32, bf16 or fp16."),
     "cameras": ("", "Names of cameras, as front,rear: a node for each in a namespace of its name."),
-    "image": ("image", "Topic of the images."),
-    "image_transport": ("raw", "raw, or compressed for images on <image>/compressed."),
-    "detections": ("detections", "Topic of a detector's boxes, vision_msgs/Detection2DArray."),
-    "prompts": ("prompts", "Topic of prompts, mobile_sam_ros/PromptArray."),
-    "depth": ("depth", "Topic of depth registered to the images, for the 3-D outputs."),
-    "camera_info": ("camera_info", "Topic of the images' calibration, for the 3-D outputs."),
-    "clicked_point": ("clicked_point", "Topic of clicks, geometry_msgs/PointStamped in pixels."),
-    "use_sim_time": ("false", "Take the time from /clock."),
-    "autostart": ("true", "Configure and activate at start, without a lifecycle manager."),
+    **{name: (name, description) for name, description in launching.TOPICS.items()},
+    "params_file": (
+        str(CONFIG / "sam.yaml"),
+        "YAML file of the node's parameters; arguments that are given come before it.",
+    ),
     "log_level": ("info", "Severity from which the node logs."),
+    "rviz": ("false", "Show images, overlay, labels, points and 3-D boxes in RViz."),
+    "fixed_frame": ("camera", "Fixed frame of RViz: the images' frame_id, or one that TF knows."),
+    "panel": ("false", "Serve the web page on which objects are shown by clicking."),
+    "panel_host": ("127.0.0.1", "Address that the panel listens on; 0.0.0.0: all, with a token."),
+    "panel_port": ("8080", "Port of the panel; of several cameras, those from there on."),
+    "record": ("false", "Record all inputs and outputs into a bag (MCAP)."),
+    "bag": ("", "Folder of the bag, which must not be there yet; empty: named by the time."),
 }
+SECONDS_TO_CLOSE = "30"  # for a bag, whose last chunks may still have to go to a slow disk
+
+
+def typed(given: dict[str, str], name: str, kind: type) -> Any:
+    """Returns an argument as a value of its kind."""
+    try:
+        return coerce_to_type(given[name], kind)
+    except ValueError as error:
+        raise ValueError(f"argument {name}: {error}") from error
+
+
+def parameters(given: dict[str, str]) -> dict[str, Any]:
+    """Returns the parameters that were given as arguments."""
+    return {
+        name: typed(given, name, argument.kind)
+        for name, argument in launching.arguments().items()
+        if given[name] != launching.FROM_FILE
+    }
+
+
+def need(package: str, for_what: str) -> None:
+    """Raises RuntimeError if a package is not installed.
+
+    Before anything runs: what launch has started when it fails itself, it may leave behind.
+    """
+    try:
+        get_package_prefix(package)
+    except PackageNotFoundError as error:
+        apt = package.replace("_", "-")
+        raise RuntimeError(
+            f"{for_what} needs the package {package}: sudo apt-get install ros-$ROS_DISTRO-{apt}"
+        ) from error
+
+
+def start(context: LaunchContext) -> list[Action]:
+    """Returns the node, and what is to run beside it."""
+    given = context.launch_configurations
+    places = launching.places(given["namespace"], given["name"], given["cameras"])
+    topics = {name: given[name] for name in launching.TOPICS}
+    values = parameters(given)
+    simulated = values.get("use_sim_time", False)
+    # With its type, or else text would be read as YAML.
+    as_typed = {name: ParameterValue(v, value_type=type(v)) for name, v in values.items()}
+    actions: list[Action] = [
+        Node(
+            package="mobile_sam_ros",
+            executable="sam_node",
+            namespace=given["namespace"],
+            name=given["name"],
+            parameters=[given["params_file"], as_typed],
+            remappings=[*topics.items(), ("image/compressed", f"{topics['image']}/compressed")],
+            arguments=["--cameras", given["cameras"]],
+            ros_arguments=["--log-level", given["log_level"]],
+            output="screen",
+            emulate_tty=True,
+        )
+    ]
+    if typed(given, "rviz", bool):
+        need("rviz2", "rviz:=true")
+        layout = CONFIG / "sam.rviz"
+        contents = yaml.safe_load(layout.read_text())
+        actions += [
+            Node(
+                package="rviz2",
+                executable="rviz2",
+                namespace=place.namespace,
+                arguments=["-d", str(layout), "-f", given["fixed_frame"]],
+                parameters=[{"use_sim_time": simulated}],
+                remappings=launching.layout_remappings(contents, place, topics["image"]),
+            )
+            for place in places
+        ]
+    if typed(given, "panel", bool):
+        port = typed(given, "panel_port", int)
+        actions += [
+            Node(
+                package="mobile_sam_ros",
+                executable="panel",
+                namespace=place.namespace,
+                parameters=[
+                    {
+                        "host": given["panel_host"],
+                        "port": port + number,
+                        "image_transport": values.get("image_transport", "raw"),
+                        "use_sim_time": simulated,
+                    }
+                ],
+                remappings=launching.panel_remappings(place, topics),
+                output="screen",
+                emulate_tty=True,
+            )
+            for number, place in enumerate(places)
+        ]
+    if typed(given, "record", bool):
+        for package in ("ros2bag", "rosbag2_storage_mcap"):
+            need(package, "record:=true")
+        compressed = given["image_transport"] == "compressed"
+        command = ["ros2", "bag", "record", "--storage", "mcap"]
+        command += ["--storage-preset-profile", "zstd_fast"]
+        command += ["--regex", launching.recorded(places, topics, compressed)]
+        command += ["--output", given["bag"]] if given["bag"] else []
+        command += ["--use-sim-time"] if simulated else []
+        actions.append(
+            ExecuteProcess(cmd=command, output="screen", sigterm_timeout=SECONDS_TO_CLOSE)
+        )
+    return actions
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -35,45 +155,18 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(name, default_value=default, description=text)
         for name, (default, text) in ARGUMENTS.items()
     ]
-    declared.append(
+    declared += [
         DeclareLaunchArgument(
-            "params_file",
-            default_value=PathJoinSubstitution(
-                [FindPackageShare("mobile_sam_ros"), "config", "sam.yaml"]
-            ),
-            description="YAML file of the node's parameters; the arguments here come before it.",
+            name,
+            default_value=launching.FROM_FILE,
+            description=argument.description,
+            choices=argument.choices,
         )
-    )
-    value = LaunchConfiguration
-    text = {
-        name: ParameterValue(value(name), value_type=str)
-        for name in ("weights", "device", "backend", "precision", "image_transport")
-    }
-    flags = {
-        name: ParameterValue(value(name), value_type=bool) for name in ("use_sim_time", "autostart")
-    }
-    node = Node(
-        package="mobile_sam_ros",
-        executable="sam_node",
-        namespace=value("namespace"),
-        name=value("name"),
-        parameters=[value("params_file"), {**text, **flags}],
-        remappings=[
-            ("image", value("image")),
-            ("image/compressed", [value("image"), "/compressed"]),
-            ("detections", value("detections")),
-            ("prompts", value("prompts")),
-            ("depth", value("depth")),
-            ("camera_info", value("camera_info")),
-            ("clicked_point", value("clicked_point")),
-        ],
-        arguments=["--cameras", value("cameras"), "--ros-args", "--log-level", value("log_level")],
-        output="screen",
-        emulate_tty=True,
-    )
+        for name, argument in launching.arguments().items()
+    ]
     # Images beyond the 512 KB of Fast DDS's shared-memory segment are lost without this.
     transports = SetEnvironmentVariable(
         "FASTDDS_BUILTIN_TRANSPORTS",
         EnvironmentVariable("FASTDDS_BUILTIN_TRANSPORTS", default_value="LARGE_DATA"),
     )
-    return LaunchDescription([*declared, transports, node])
+    return LaunchDescription([*declared, transports, OpaqueFunction(function=start)])

@@ -24,7 +24,7 @@ from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithP
 
 STANDARD = "vision_msgs/msg/Detection2DArray"
 LAYOUTS = {
-    # yolo_ros; github.com/mgonzs13/yolo_ros, yolo_msgs/msg of July 2026.
+    # yolo_ros; github.com/mgonzs13/yolo_ros, yolo_msgs/msg of 4.6.1.
     "yolo_msgs/msg/DetectionArray": (
         "items=detections id=id class=class_name score=score theta=bbox.center.theta "
         "x=bbox.center.position.x y=bbox.center.position.y width=bbox.size.x height=bbox.size.y"

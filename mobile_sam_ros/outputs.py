@@ -21,6 +21,7 @@ from vision_msgs.msg import (
     ObjectHypothesisWithPose,
     VisionClass,
 )
+from visualization_msgs.msg import MarkerArray
 
 import mobile_sam
 from mobile_sam.overlay import label_image, overlay_image
@@ -32,6 +33,7 @@ from mobile_sam_ros.conversions import (
     region_message,
 )
 from mobile_sam_ros.identity import Identity
+from mobile_sam_ros.markers import markers_message
 from mobile_sam_ros.msg import Segment, SegmentArray
 from mobile_sam_ros.point_cloud import Solid, cloud_message
 
@@ -44,8 +46,9 @@ _TYPES = {
     "detections": Detection2DArray,
     "points": PointCloud2,
     "detections_3d": Detection3DArray,
+    "markers": MarkerArray,
 }
-THREE_D = {"points", "detections_3d"}
+THREE_D = {"points", "detections_3d", "markers"}
 _JPEG_QUALITY = 85
 _STATES = {
     TrackState.ACTIVE: Segment.ACTIVE,
@@ -138,6 +141,8 @@ class Outputs:
             messages["points"] = cloud_message(header, objects)
         if objects is not None and "detections_3d" in wanted:
             messages["detections_3d"] = detections_3d_message(header, objects, identities)
+        if objects is not None and "markers" in wanted:
+            messages["markers"] = markers_message(header, objects, identities)
         # Before the labels that it explains.
         names = [identity.class_id or identity.id for identity in identities]
         if names != self._names:
@@ -219,9 +224,8 @@ def detections_3d_message(
         place = hypothesis.pose.pose.position
         place.x, place.y, place.z = (float(v) for v in solid.points.mean(axis=0))
         detection = Detection3D(header=header, results=[hypothesis], id=identity.id)
-        low, high = solid.minimum, solid.maximum
         centre, size = detection.bbox.center.position, detection.bbox.size
-        centre.x, centre.y, centre.z = (float(v) for v in (low + high) / 2)
-        size.x, size.y, size.z = (float(v) for v in high - low)
+        centre.x, centre.y, centre.z = (float(v) for v in solid.centre)
+        size.x, size.y, size.z = (float(v) for v in solid.size)
         result.detections.append(detection)
     return result

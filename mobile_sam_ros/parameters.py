@@ -16,7 +16,8 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from mobile_sam.backends import BACKENDS, PRECISIONS
+from mobile_sam.choices import BACKENDS, PRECISIONS
+from mobile_sam_ros.conversions import MOST_PIXELS
 
 
 def _parameter(
@@ -76,6 +77,11 @@ class Parameters:
         "Number of the newest images that are kept for detections and prompts to refer to.",
         limits=(1, 1000),
         read_only=True,
+    )
+    max_image_pixels: int = _parameter(
+        MOST_PIXELS,
+        "Images with more pixels are refused, compressed ones before they are decoded.",
+        limits=(1, 1_000_000_000),
     )
     match_slop: float = _parameter(
         0.0,
@@ -218,6 +224,12 @@ def check(changes: Sequence[Parameter]) -> SetParametersResult:
     problems = [_problem(change.name, change.value) for change in changes]
     reason = "; ".join(problem for problem in problems if problem)
     return SetParametersResult(successful=not reason, reason=reason)
+
+
+def changed(values: Parameters, changes: Sequence[Parameter]) -> Parameters:
+    """Returns the values after changes that `check` found acceptable."""
+    known = _fields()
+    return dataclasses.replace(values, **{c.name: c.value for c in changes if c.name in known})
 
 
 def _problem(name: str, value: object) -> str:

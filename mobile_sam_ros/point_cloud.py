@@ -65,6 +65,16 @@ class Solid:
         """Of the upright box around it, x, y, z."""
         return self.points.max(axis=0)
 
+    @property
+    def centre(self) -> NDArray[np.float32]:
+        """Of the upright box around it, x, y, z."""
+        return (self.minimum + self.maximum) * np.float32(0.5)
+
+    @property
+    def size(self) -> NDArray[np.float32]:
+        """Of the upright box around it, x, y, z."""
+        return self.maximum - self.minimum
+
 
 def solids(
     segments: mobile_sam.Segments,

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections import deque
 from collections.abc import Sequence
 from threading import Thread
 from time import monotonic
 from typing import Any, NoReturn
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Point, PointStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
@@ -22,6 +21,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
@@ -29,11 +29,12 @@ from vision_msgs.msg import Detection2DArray
 
 import mobile_sam
 from mobile_sam.backends import device_memory, free_unused
+from mobile_sam.quoting import first_line, quoted
 from mobile_sam_ros import diagnostics, machine, parameters
 from mobile_sam_ros.conversions import nanoseconds
 from mobile_sam_ros.depth_input import DepthInput
 from mobile_sam_ros.detections import reader
-from mobile_sam_ros.frames import Frame, FrameRing
+from mobile_sam_ros.frames import Frame, FrameRing, Waiting
 from mobile_sam_ros.interrupts import interrupt_once
 from mobile_sam_ros.models import Models
 from mobile_sam_ros.msg import PromptArray
@@ -41,12 +42,14 @@ from mobile_sam_ros.outputs import THREE_D, Outputs
 from mobile_sam_ros.prompts import PromptStore, point_prompt
 from mobile_sam_ros.segmentation import Job, Segmentation, Topics
 from mobile_sam_ros.services import Services
+from mobile_sam_ros.spinning import spin
 from mobile_sam_ros.throttle import Throttle
 from mobile_sam_ros.worker import Mailbox, Worker
 
 _NAME = "sam"
 _CLICK = "click"
-_EARLY = 16  # messages that wait for their image
+_EARLY = 16  # messages that wait for their image,
+_EARLY_SECONDS = 2.0  # and how long
 _DETECTOR_SECONDS = 1.0  # since its last message, for which a detector counts as running
 _STOP_SECONDS = 0.5
 _PREPARED = 8  # sizes of images, at most, before anything is asked of them
@@ -69,20 +72,19 @@ class SamNode(LifecycleNode):
         self._detections_type, self._as_standard = reader(
             self.values.detections_type, self.values.detections_fields
         )
-        self.add_on_set_parameters_callback(self._check_parameters)
-        self.add_post_set_parameters_callback(self._take_parameters)
+        self.add_on_set_parameters_callback(self._on_parameters)
         self._statistics = diagnostics.Statistics()
         self._complain = Throttle(self.get_logger().error)
         self._frames: FrameRing[Frame] = FrameRing(self.values.frame_buffer)
         self._depth = DepthInput(self, self.values.frame_buffer)
         self._store = PromptStore()
-        self._early: deque[Detection2DArray | PromptArray] = deque(maxlen=_EARLY)
-        self._detector_seen = -_DETECTOR_SECONDS
+        self._early: Waiting[Detection2DArray | PromptArray] = Waiting(_EARLY, _EARLY_SECONDS)
+        self._detector_seen = -float("inf")
         self._prepared_sizes: set[tuple[int, int]] = set()
         self._segmentation: Segmentation | None = None
         self._image_seen = monotonic()
         self._silence_said = False
-        self._inputs: list[tuple] = []
+        self._inputs: list[Subscription] = []
         self._predictor: mobile_sam.Predictor | None = None
         self._outputs: Outputs | None = None
         self._mailbox: Mailbox[Job] | None = None
@@ -94,7 +96,8 @@ class SamNode(LifecycleNode):
         self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.create_service(Trigger, "~/clear_prompts", self._clear_prompts)
         image = self.resolve_topic_name(self._image_name)
-        self._model_services = Services(self, self._submit, self._frames.newest, image)
+        newest = self._frames.newest
+        self._model_services = Services(self, self._submit, newest, image, self.say_failure)
         self._everything_at = -float("inf")
 
     # --- Life -------------------------------------------------------------------------------
@@ -103,8 +106,8 @@ class SamNode(LifecycleNode):
         """Loads the weights and offers the outputs."""
         try:
             self._predictor = self._models.load(self.values)
-        except (mobile_sam.WeightsError, ValueError) as error:
-            self.get_logger().fatal(str(error))
+        except (mobile_sam.WeightsError, ValueError, OSError, MemoryError) as error:
+            self.get_logger().fatal(str(error) or type(error).__name__)
             return TransitionCallbackReturn.FAILURE
         self._outputs = Outputs(self)
         self.get_logger().info(
@@ -179,6 +182,8 @@ class SamNode(LifecycleNode):
             self.destroy_subscription(subscription)
         self._inputs = []
         self._depth.listen(False)
+        if self._segmentation is not None:
+            self._segmentation.close()
         self._segmentation = None
         mailbox, self._mailbox = self._mailbox, None
         if mailbox is not None:
@@ -200,10 +205,7 @@ class SamNode(LifecycleNode):
         self._frames.add(frame)
         self._prepare_for_size(frame)
         slop = self._slop()
-        for early in list(self._early):
-            if _stamp(early) and abs(_stamp(early) - frame.stamp) > slop:
-                continue
-            self._early.remove(early)
+        for early in self._early.take(frame.stamp, slop):
             self._serve(early, frame)
         detector_runs = monotonic() - self._detector_seen < _DETECTOR_SECONDS
         standing = self._store.standing()
@@ -240,16 +242,41 @@ class SamNode(LifecycleNode):
         self._match(self._as_standard(message))
 
     def _on_prompts(self, message: PromptArray) -> None:
+        if message.mode in (PromptArray.REMOVE, PromptArray.RENAME):
+            self._change_objects(message)
+            return
         message.prompts = self._store.named(message.prompts)
         if message.mode == PromptArray.UNTIL_CLEARED:
-            self._store.keep(message.prompts)
+            most = self.values.max_objects
+            if self._store.keep(message.prompts, most):
+                topic = self.resolve_topic_name("prompts")
+                self._complain(
+                    f"{topic}: more than {most} prompts stand (parameter max_objects): the oldest "
+                    "are forgotten"
+                )
         elif message.mode not in (PromptArray.ONCE, PromptArray.TRACKED):
-            topic = self.resolve_topic_name("prompts")
             self._complain(
-                f"{topic}: mode {message.mode} is neither ONCE, UNTIL_CLEARED nor TRACKED"
+                f"{self._topic_of(message)}: mode {message.mode} is neither ONCE, UNTIL_CLEARED, "
+                "TRACKED, REMOVE nor RENAME"
             )
             return
         self._match(message)
+
+    def _change_objects(self, message: PromptArray) -> None:
+        """Forgets objects that stand or are followed, or gives them other classes."""
+        following = None if self._segmentation is None else self._segmentation.following
+        for prompt in message.prompts:
+            id = prompt.id
+            if message.mode == PromptArray.REMOVE:
+                known = self._store.remove(id)
+                known |= following is not None and following.remove(id)
+            else:
+                known = self._store.rename(id, prompt.class_id)
+                known |= following is not None and following.rename(id, prompt.class_id)
+            if not known:
+                self._complain(
+                    f"{self._topic_of(message)}: no object with id {id!r} stands or is followed"
+                )
 
     def _on_clicked_point(self, message: PointStamped) -> None:
         self._on_click(message.point)
@@ -269,15 +296,23 @@ class SamNode(LifecycleNode):
         if frame is not None:
             self._serve(message, frame)
         elif self._frames.may_come(stamp):
-            self._early.append(message)
+            for lost in self._early.put(message, stamp):
+                self._miss(lost)
         else:
-            if not isinstance(message, PromptArray):
-                self._statistics.count("detections/unmatched")
-            self._complain(
-                f"{self._topic_of(message)}: no image has stamp {stamp / 1e9:.9f} of its header: "
-                f"it is older than the last {self.values.frame_buffer} images (frame_buffer), or "
-                "the stamps differ (match_slop)"
-            )
+            self._miss(message)
+
+    def _miss(self, message: Detection2DArray | PromptArray) -> None:
+        """Says that the image that a message is about is not there and does not come."""
+        newest = self._frames.newest()
+        why = (
+            f"{self._topic_of(message)}: no image has stamp {_stamp(message) / 1e9:.9f} of its "
+            f"header, the newest one has {newest.stamp / 1e9 if newest else 0:.9f}: it is not "
+            f"among the last {self.values.frame_buffer} images (frame_buffer), or the stamps "
+            "differ (match_slop)"
+        )
+        if not isinstance(message, PromptArray):
+            self._statistics.count("detections/unmatched", why)
+        self._complain(why)
 
     def _topic_of(self, message: Detection2DArray | PromptArray) -> str:
         is_prompt = isinstance(message, PromptArray)
@@ -304,11 +339,13 @@ class SamNode(LifecycleNode):
         given, wanted = message.header.frame_id, frame.message.header.frame_id
         if not self.values.match_frame_id or not given or not wanted or given == wanted:
             return True
-        self._statistics.count("detections/other_frame_id")
-        self._complain(
-            f"{self._topic_of(message)}: frame_id {given!r} is not that of the image of its stamp, "
-            f"{wanted!r}: is this another camera's? If not, set match_frame_id to false"
+        why = (
+            f"{self._topic_of(message)}: frame_id {quoted(given)} is not that of the image of its "
+            f"stamp, {quoted(wanted)}: is this another camera's? If not, set match_frame_id to "
+            "false"
         )
+        self._statistics.count("detections/other_frame_id", why)
+        self._complain(why)
         return False
 
     def _order(self, job: Job) -> None:
@@ -343,11 +380,18 @@ class SamNode(LifecycleNode):
 
     # --- Parameters and reports -------------------------------------------------------------
 
-    def _check_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
-        return parameters.check(changes)
+    def say_failure(self, text: str) -> None:
+        """Counts and says that a callback raised, which should not happen."""
+        self._statistics.count("callbacks/failed", text.strip().rpartition("\n")[2])
+        self._complain(text)
 
-    def _take_parameters(self, changes: Sequence[Parameter]) -> None:
-        self.values = parameters.read(self)
+    def _on_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
+        # rclpy has checked types and ranges by now, so that what passes here is set. Humble has no
+        # callback for afterwards.
+        result = parameters.check(changes)
+        if result.successful:
+            self.values = parameters.changed(self.values, changes)
+        return result
 
     def _report(self) -> None:
         active = bool(self._inputs)
@@ -359,6 +403,15 @@ class SamNode(LifecycleNode):
         elif self.values.silence_warning and not self._silence_said:
             self._silence_said = True
             self.get_logger().warning(self._why_silent())
+        for message in self._early.overdue():
+            self._miss(message)
+        problems = self._statistics.problems()
+        if silent:
+            problems.insert(0, diagnostics.Problem(DiagnosticStatus.WARN, "no images"))
+        detections = self.resolve_topic_name("detections")
+        if active and self._detector_seen > 0 and not self.count_publishers(detections):
+            text = f"nobody publishes {detections} any more"
+            problems.append(diagnostics.Problem(DiagnosticStatus.WARN, text))
         values = self._statistics.values()
         if self._predictor is not None:
             values |= {"device": self._predictor.device, "weights": self.values.weights}
@@ -369,10 +422,10 @@ class SamNode(LifecycleNode):
             counts = self._segmentation.following.counts()
             values |= {f"tracks_{state}": str(number) for state, number in counts.items()}
         values |= machine.memory() | machine.temperatures()
-        message = DiagnosticArray()
-        message.header.stamp = self.get_clock().now().to_msg()
-        message.status = [diagnostics.status(self.get_fully_qualified_name(), values, silent)]
-        self._diagnostics.publish(message)
+        report = DiagnosticArray()
+        report.header.stamp = self.get_clock().now().to_msg()
+        report.status = [diagnostics.status(self.get_fully_qualified_name(), values, problems)]
+        self._diagnostics.publish(report)
 
     def _why_silent(self) -> str:
         topic = self.resolve_topic_name(self._image_name)
@@ -427,13 +480,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     status = 0
     try:
         options = parse(remove_ros_args(sys.argv if arguments is None else arguments)[1:])
-        rclpy.init(args=arguments)
+        try:
+            rclpy.init(args=arguments)
+        except RuntimeError as error:  # of ROS arguments and parameter files
+            raise ValueError(first_line(error)) from error
         nodes = make_nodes(options.cameras)
         executor = SingleThreadedExecutor()
         for node in nodes:
             executor.add_node(node)
         if all(node.start() for node in nodes):
-            executor.spin()
+            spin(executor, nodes[0].context, nodes[0].say_failure)
         elif rclpy.ok():  # else it was told to end while it started
             status = 1
     except (KeyboardInterrupt, ExternalShutdownException):

@@ -14,6 +14,7 @@ from mobile_sam_ros.frames import Frame
 from mobile_sam_ros.msg import SegmentArray
 from mobile_sam_ros.prompts import named
 from mobile_sam_ros.segmentation import Job, Reply
+from mobile_sam_ros.spinning import spin
 from mobile_sam_ros.srv import Segment, SegmentEverything
 
 _PATIENCE_SECONDS = 120.0
@@ -33,6 +34,7 @@ class Services:
         submit: Callable[[Job], None],
         newest: Callable[[], Frame | None],
         image_topic: str,
+        complain: Callable[[str], None],
     ) -> None:
         """Offers the services.
 
@@ -41,6 +43,7 @@ class Services:
             submit: leaves a job for the worker; its reply is called, whatever happens.
             newest: returns the newest frame, for requests without an image.
             image_topic: for messages.
+            complain: is told what goes wrong here.
         """
         self._submit, self._newest, self._image_topic = submit, newest, image_topic
         self._node = Node(
@@ -58,24 +61,20 @@ class Services:
             self._node.create_service(kind, node.resolve_service_name(name), callback)
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(self._node)
-        self._thread = Thread(target=self._spin, name="services", daemon=True)
-        self._thread.start()
+        arguments = (self._executor, node.context, complain)
+        Thread(target=spin, args=arguments, name="services", daemon=True).start()
 
     def close(self) -> None:
         """Takes the services away."""
         self._executor.shutdown(timeout_sec=0)
 
-    def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except Exception:  # the context ended under it
-            if self._node.context.ok():
-                raise
-
     def _on_segment(self, request: Segment.Request, response: Segment.Response) -> Segment.Response:
         prompts = named(request.prompts)
+        tracked = prompts if request.track else ()
         return self._answer(
-            response, request.image, lambda frame, reply: Job(frame, prompts=prompts, reply=reply)
+            response,
+            request.image,
+            lambda frame, reply: Job(frame, prompts=prompts, tracked=tracked, reply=reply),
         )
 
     def _on_segment_everything(

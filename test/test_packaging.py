@@ -31,6 +31,7 @@ EXECUTABLES = ("sam_node", "camera", "detector", "recorder")
 
 # Modules whose package in package.xml has another name than they have.
 DECLARED_AS = {
+    "aiohttp": "python3-aiohttp",
     "catkin_pkg": "python3-catkin-pkg-modules",
     "cv2": "python3-opencv",
     "numpy": "python3-numpy",
@@ -47,7 +48,7 @@ DECLARED_AS = {
 DISTRIBUTIONS = {"cv2": "opencv-python-headless"}  # where the name in setup.py differs
 # Without rosdep keys: what needs them says so, and its tests are skipped where they are missing.
 EXTRAS = {"matplotlib", "onnx", "onnxruntime", "onnxscript", "openvino"}
-TESTS_ONLY = {"mobilesam_lite", "pycocotools"}
+TESTS_ONLY = {"brotli", "hypothesis", "mobilesam_lite", "playwright", "pycocotools"}
 
 
 @pytest.fixture(scope="module")

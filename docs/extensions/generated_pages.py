@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import os
+import runpy
 from argparse import _SubParsersAction
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from rosidl_adapter.parser import (
     parse_message_file,
     parse_service_file,
 )
+from sphinx.ext.autodoc.mock import mock
 
 from mobile_sam.cli import make_parser
 from mobile_sam_ros import diagnostics, parameters
@@ -97,38 +99,37 @@ def parameter_table() -> str:
 
 
 def launch_arguments(path: Path) -> dict[str, tuple[str, str]]:
-    """Returns default and description of each argument of a launch file, without running it: no
-    `launch` comes with the wheels.
+    """Returns default and description of each argument that a launch file has of its own.
 
-    Raises:
-        ValueError: it has no table `ARGUMENTS` of that form.
+    Where there is no `launch`, as with the wheels, something empty stands in for it: only the
+    file's table is asked for.
     """
-    found: dict[str, tuple[str, str]] | None = None
-    declared: dict[str, tuple[str, str]] = {}
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ARGUMENTS":
-            found = ast.literal_eval(node.value)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "DeclareLaunchArgument":
-            name, keywords = node.args[0], {k.arg: k.value for k in node.keywords}
-            description = keywords.get("description")
-            if isinstance(name, ast.Constant) and isinstance(description, ast.Constant):
-                declared[str(name.value)] = ("…", str(description.value))
-    if found is None:
-        raise ValueError(f"{path}: no table ARGUMENTS of names to (default, description)")
-    return found | declared
+    with mock(["launch", "launch_ros"]):
+        table: dict[str, tuple[str, str]] = runpy.run_path(str(path))["ARGUMENTS"]
+    here = f"{CHECKOUT}/"
+    return {name: (value.removeprefix(here), text) for name, (value, text) in table.items()}
 
 
 def launch_files() -> str:
     """Returns the arguments of all launch files."""
     sections = []
     for path in sorted((CHECKOUT / "launch").glob("*.launch.py")):
-        summary = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0]
+        summary = (ast.get_docstring(ast.parse(path.read_text())) or "").partition(": ros2 launch")
         rows = [
             (f"`{name}`", f"`{default}`" if default else "", plain(text))
             for name, (default, text) in launch_arguments(path).items()
         ]
-        sections += [f"### {path.name}", summary, table(("argument", "default", "meaning"), rows)]
+        sections += [f"### {path.name}", f"{summary[0]}.", INHERITED.get(path.name, "")]
+        sections += [table(("argument", "default", "meaning"), rows)]
     return "\n\n".join(sections)
+
+
+INHERITED = {
+    "demo.launch.py": "Arguments are those of sam.launch.py, and:",
+    "sam.launch.py": "Arguments are `use_sim_time`, all [parameters](#parameters), of which those "
+    "that are not given are left to `params_file`, and:",
+}
+"""What a launch file takes besides its own table."""
 
 
 def diagnostic_keys() -> str:
@@ -138,7 +139,7 @@ def diagnostic_keys() -> str:
     percentiles = ", ".join(f"`p{percent}`" for percent in diagnostics.PERCENTILES)
     return "\n\n".join(
         [
-            "```text\n" + (diagnostics.__doc__ or "").strip() + "\n```",
+            "```none\n" + (diagnostics.__doc__ or "").strip() + "\n```",
             "Counters, since the start:",
             table(("counter", "what is counted"), counters),
             f"Stages, whose latencies come as {percentiles} in milliseconds:",

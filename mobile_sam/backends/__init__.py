@@ -14,12 +14,10 @@ from torch import Tensor
 
 from mobile_sam.backends.pytorch import TorchSam
 from mobile_sam.checkpoints import WeightsError, load_sam
+from mobile_sam.choices import BACKENDS, EXPORT_BACKENDS, PRECISIONS
 from mobile_sam.modeling import ALL, SamConfig
 
-EXPORT_BACKENDS = ("onnx", "tensorrt")
 _LOGGER = logging.getLogger(__name__)
-BACKENDS = ("auto", "torch", "openvino", *EXPORT_BACKENDS)
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 class Backend(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mobile_sam.backends import BACKENDS, PRECISIONS
+from mobile_sam.choices import BACKENDS, PRECISIONS
 from mobile_sam.predictor import Predictor
 
 

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from time import time_ns
 from typing import Any
 
 import rclpy
@@ -19,6 +20,7 @@ from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rosbags.interfaces import (
     Connection,
@@ -38,6 +40,8 @@ from mobile_sam_ros.demo.nodes import DemoNode
 
 _DEPTH = 100  # messages of a topic that may wait while the disk is busy
 _DISCOVERY_SECONDS = 0.1
+# Whether a callback that takes two arguments gets the message's information; Humble's gets none.
+_TELLS_ARRIVAL = hasattr(Subscription, "CallbackType")
 
 
 def add_type(store: Typestore, name: str) -> None:
@@ -135,7 +139,11 @@ class RecorderNode(DemoNode):
         def write(data: bytes, info: dict[str, Any]) -> None:
             self._write(connection, data, info["received_timestamp"])
 
-        self.create_subscription(message_type, topic, write, matching_qos(publishers), raw=True)
+        def write_now(data: bytes) -> None:
+            self._write(connection, data, time_ns())
+
+        callback = write if _TELLS_ARRIVAL else write_now
+        self.create_subscription(message_type, topic, callback, matching_qos(publishers), raw=True)
 
     def _write(self, connection: Connection, data: bytes, received: int) -> None:
         self._writer.write(connection, received, data)

@@ -18,11 +18,14 @@ from graph import (
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection3DArray
+from visualization_msgs.msg import Marker, MarkerArray
 
+from mobile_sam.overlay import label_image, overlay_image
 from mobile_sam.segments import Segments, tight_box
 from mobile_sam_ros.conversions import BadMessage
 from mobile_sam_ros.depth import Camera, camera_from_info, metres_from_image
 from mobile_sam_ros.identity import Identity
+from mobile_sam_ros.markers import markers_message
 from mobile_sam_ros.outputs import detections_3d_message
 from mobile_sam_ros.point_cloud import cloud_message, solids
 
@@ -150,6 +153,36 @@ def test_the_cloud_is_as_the_fields_say() -> None:
     assert cloud_message(Header(), []).width == 0
 
 
+def test_markers_are_the_boxes_in_the_colours_of_the_overlay() -> None:
+    """Two objects, of which the first has no depth; a front seen head-on has no extent in z."""
+    depth, mask = front_of_a_cube(distance=0.8, side=0.2)
+    dark = np.zeros_like(mask)
+    dark[:50, :50] = True
+    depth[dark] = np.nan
+    image = np.zeros((480, 640, 3), np.uint8)
+    segments = segments_of(dark, mask)
+    objects = solids(segments, image, depth, CAMERA)
+    identities = [Identity("dark"), Identity("7", "cup", 0.5)]
+    clear, box, name = markers_message(header(5, "optical"), objects, identities).markers
+    assert clear.action == Marker.DELETEALL
+    for marker in (box, name):
+        assert marker.header == header(5, "optical") and marker.action == Marker.ADD
+        assert marker.pose.orientation.w == 1 and 1 <= marker.lifetime.sec <= 10
+    assert box.type == Marker.CUBE and (box.ns, box.id) != (name.ns, name.id)
+    at, size = box.pose.position, box.scale
+    np.testing.assert_allclose((at.x, at.y, at.z), (0, 0, 0.8), atol=1e-3)
+    np.testing.assert_allclose((size.x, size.y), 0.2, atol=0.01)
+    assert 0 < size.z < 0.01
+    assert name.type == Marker.TEXT_VIEW_FACING and name.text == "cup 7"
+    above = name.pose.position
+    assert (above.x, above.z) == (at.x, at.z) and above.y < at.y - size.y / 2  # y is down
+    labels = label_image(segments.crops, segments.boxes, image.shape[:2])
+    shown = overlay_image(image, labels, alpha=1.0)[240, 320] / 255
+    for colour in (box.color, name.color):
+        np.testing.assert_allclose((colour.r, colour.g, colour.b), shown, atol=1e-6)
+    assert 0.1 < box.color.a < name.color.a == 1
+
+
 def depth_message(values: np.ndarray, encoding: str, big: bool = False, padding: int = 0) -> Image:
     values = values.astype(values.dtype.newbyteorder(">" if big else "<"))
     rows = np.pad(values.view(np.uint8).reshape(len(values), -1), ((0, 0), (0, padding)))
@@ -211,6 +244,7 @@ def test_points_and_boxes_from_the_node(tmp_path: Path) -> None:
         assert not graph.count_subscribers("/depth")  # nobody wants what is made of it
         clouds = graph.listen("points", PointCloud2)
         found = graph.listen("detections_3d", Detection3DArray)
+        markers = graph.listen("markers", MarkerArray)
         depths = graph.create_publisher(Image, "depth", 5)
         infos = graph.create_publisher(CameraInfo, "camera_info", 5)
         graph.stands(graph.images, graph.detections, depths, infos)
@@ -225,17 +259,29 @@ def test_points_and_boxes_from_the_node(tmp_path: Path) -> None:
             graph.images.publish(scene_image(0, stamp))
             graph.detections.publish(detections(stamp, box_detection(box, "near")))
             graph.spin_for(0.2)
-            if clouds and found:
+            if clouds and found and markers:
                 break
         assert clouds[0].header == found[0].header and clouds[0].header.frame_id == "camera"
         (detection,) = found[0].detections
         assert detection.id == "near"
         assert detection.bbox.center.position.z == pytest.approx(0.7, abs=1e-3)
+        cube = markers[0].markers[1]
+        assert cube.header == found[0].header and cube.pose == detection.bbox.center
+        assert cube.scale.x == pytest.approx(detection.bbox.size.x)
         width = (box[2] - box[0]) * 0.7 / 300
         assert detection.bbox.size.x == pytest.approx(width, rel=0.25)
         data = np.frombuffer(clouds[0].data, np.uint8).reshape(-1, clouds[0].point_step)
         z = data[:, 8:12].copy().view("<f4")
         assert np.abs(z - 0.7).max() < 1e-3 and len(z) > 100
+        # Without an object, the boxes that are there go.
+        stamp += 1_000_000_000
+        message.header = header(stamp, "camera")
+        depths.publish(message)
+        graph.spin_for(0.2)
+        graph.images.publish(scene_image(0, stamp))
+        graph.detections.publish(detections(stamp))
+        graph.wait(lambda: len(markers[-1].markers) == 1, "a message without boxes")
+        assert markers[-1].markers[0].action == Marker.DELETEALL
         stamp = 1000 * 1_000_000_000
         graph.images.publish(scene_image(0, stamp))
         graph.detections.publish(detections(stamp, box_detection(box)))

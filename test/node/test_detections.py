@@ -12,13 +12,34 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection3D, Detection3DArray
 
 from mobile_sam_ros.conversions import box_from_detection
-from mobile_sam_ros.detections import LAYOUTS, parse_layout, reader, standard
+from mobile_sam_ros.detections import LAYOUTS, message_type, parse_layout, reader, standard
 
+YOLO_TYPE = "yolo_msgs/msg/DetectionArray"
 SOLID = "vision_msgs/msg/Detection3DArray"
 SOLID_FIELDS = (
     "items=detections x=bbox.center.position.x y=bbox.center.position.y "
     "width=bbox.size.x height=bbox.size.y id=id"
 )
+
+
+# What yolo_ros 4.6.1 (github.com/mgonzs13/yolo_ros, 2553d0a of 2026-07-12) has in its messages, as
+# far as we read it.
+YOLO = {
+    "yolo_msgs/DetectionArray": {
+        "header": "std_msgs/Header",
+        "detections": "sequence<yolo_msgs/Detection>",
+    },
+    "yolo_msgs/Detection": {
+        "class_name": "string",
+        "score": "double",
+        "id": "string",
+        "bbox": "yolo_msgs/BoundingBox2D",
+    },
+    "yolo_msgs/BoundingBox2D": {"center": "yolo_msgs/Pose2D", "size": "yolo_msgs/Vector2"},
+    "yolo_msgs/Pose2D": {"position": "yolo_msgs/Point2D", "theta": "double"},
+    "yolo_msgs/Point2D": {"x": "double", "y": "double"},
+    "yolo_msgs/Vector2": {"x": "double", "y": "double"},
+}
 
 
 def test_the_standard_type_is_left_as_it_is() -> None:
@@ -44,12 +65,69 @@ def test_yolo_ros_is_known() -> None:
     )
     header = Header(frame_id="camera")
     message = SimpleNamespace(header=header, detections=[detection])
-    layout = parse_layout(LAYOUTS["yolo_msgs/msg/DetectionArray"])
+    layout = parse_layout(LAYOUTS[YOLO_TYPE])
     found = standard(message, layout)
     (one,) = found.detections
     assert found.header == header and one.id == "17"
     assert (one.results[0].hypothesis.class_id, one.results[0].hypothesis.score) == ("cup", 0.75)
     assert box_from_detection(one.bbox, (80, 100)).tolist() == [40, 35, 60, 45]
+
+
+def test_the_layout_of_yolo_ros_names_its_fields() -> None:
+    layout = parse_layout(LAYOUTS[YOLO_TYPE])
+    items = YOLO["yolo_msgs/DetectionArray"][layout.pop("items")]
+    assert YOLO["yolo_msgs/DetectionArray"][layout.pop("header")] == "std_msgs/Header"
+    assert items == "sequence<yolo_msgs/Detection>"
+    kinds = {}
+    for key, path in layout.items():
+        kind = "yolo_msgs/Detection"
+        for name in path.split("."):
+            kind = YOLO[kind][name]
+        kinds[key] = kind
+    numbers = dict.fromkeys(("x", "y", "width", "height", "theta", "score"), "double")
+    assert kinds == {"id": "string", "class": "string"} | numbers
+
+
+def test_yolo_msgs_are_as_we_expect_them() -> None:
+    pytest.importorskip("yolo_msgs", reason="yolo_msgs is on no index; build yolo_ros to have it")
+    for kind, fields in YOLO.items():
+        package, name = kind.split("/")
+        there = message_type(f"{package}/msg/{name}").get_fields_and_field_types()
+        assert fields.items() <= there.items(), kind
+
+
+def test_yolo_ros_on_a_real_graph(tmp_path: Path) -> None:
+    """An object that its tracker numbered, and one turned by a right angle."""
+    yolo = pytest.importorskip(
+        "yolo_msgs.msg", reason="yolo_msgs is on no index; build yolo_ros to have it"
+    )
+    with running(
+        tmp_path / "log", stale_after=0.0, detections_type=YOLO_TYPE, min_score=0.5
+    ) as node, peer(node, yolo.DetectionArray) as graph:  # fmt: skip
+        kept = graph.listen("segments")
+        graph.stands()
+        image = scene_image(0, stamps())
+        box = np.array(object_box(0), float)
+        message = yolo.DetectionArray(header=image.header)
+        for name, score, theta in (("17", 0.9, 0.0), ("", 0.8, np.pi / 2), ("no", 0.4, 0.0)):
+            found = yolo.Detection(id=name, class_id=3, class_name="cup", score=score)
+            found.bbox.center.theta = theta
+            place, size = found.bbox.center.position, found.bbox.size
+            place.x, place.y = ((box[:2] + box[2:]) / 2).tolist()
+            sides = (box[2:] - box[:2]).tolist()
+            size.x, size.y = sides[::-1] if theta else sides
+            message.detections.append(found)
+        graph.images.publish(image)
+        graph.detections.publish(message)
+        segments = graph.wait(lambda: kept, "segments")[0].segments
+        assert [(s.id, s.class_id, s.score) for s in segments] == [
+            ("17", "cup", pytest.approx(0.9)),
+            ("detection_1", "cup", pytest.approx(0.8)),
+        ]
+        for segment in segments:
+            roi = segment.roi
+            low = np.array([roi.x_offset, roi.y_offset])
+            assert np.abs(np.concatenate([low, low + (roi.width, roi.height)]) - box).max() < 15
 
 
 def test_corners_do_as_well() -> None:

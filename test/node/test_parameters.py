@@ -48,6 +48,13 @@ def test_takes_what_may_change(node: Node) -> None:
     assert parameters.read(node).overlay_alpha == 0.25
 
 
+def test_changes_of_others_change_nothing_of_ours() -> None:
+    """As that of use_sim_time, which every node has."""
+    changes = [Parameter("use_sim_time", value=True), Parameter("min_score", value=0.5)]
+    values = parameters.changed(parameters.Parameters(max_objects=3), changes)
+    assert values == parameters.Parameters(max_objects=3, min_score=0.5)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "error"),
     [
