@@ -1,5 +1,5 @@
-"""Faults on a live graph, the fast ones of `faults.py`: what the node does, and says, and when it is
-well again."""
+"""Faults on a live graph, the fast ones of `faults.py`: what the node does, what it says, and when
+it is well again."""
 
 from __future__ import annotations
 
