@@ -15,7 +15,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Point, PointStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -34,6 +34,7 @@ from mobile_sam_ros import diagnostics, machine, parameters
 from mobile_sam_ros.conversions import nanoseconds
 from mobile_sam_ros.depth_input import DepthInput
 from mobile_sam_ros.detections import reader
+from mobile_sam_ros.executor import SteadyExecutor
 from mobile_sam_ros.frames import Frame, FrameRing, Waiting
 from mobile_sam_ros.interrupts import interrupt_once
 from mobile_sam_ros.models import Models
@@ -42,7 +43,6 @@ from mobile_sam_ros.outputs import THREE_D, Outputs
 from mobile_sam_ros.prompts import PromptStore, point_prompt
 from mobile_sam_ros.segmentation import Job, Segmentation, Topics
 from mobile_sam_ros.services import Services
-from mobile_sam_ros.spinning import spin
 from mobile_sam_ros.throttle import Throttle
 from mobile_sam_ros.worker import Mailbox, Worker
 
@@ -485,11 +485,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         except RuntimeError as error:  # of ROS arguments and parameter files
             raise ValueError(first_line(error)) from error
         nodes = make_nodes(options.cameras)
-        executor = SingleThreadedExecutor()
+        executor = SteadyExecutor(nodes[0].say_failure)
         for node in nodes:
             executor.add_node(node)
         if all(node.start() for node in nodes):
-            spin(executor, nodes[0].context, nodes[0].say_failure)
+            executor.spin()
         elif rclpy.ok():  # else it was told to end while it started
             status = 1
     except (KeyboardInterrupt, ExternalShutdownException):
