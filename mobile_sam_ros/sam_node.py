@@ -15,7 +15,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Point, PointStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -34,6 +34,7 @@ from mobile_sam_ros import diagnostics, machine, parameters
 from mobile_sam_ros.conversions import nanoseconds
 from mobile_sam_ros.depth_input import DepthInput
 from mobile_sam_ros.detections import reader
+from mobile_sam_ros.executor import SteadyExecutor
 from mobile_sam_ros.frames import Frame, FrameRing, Waiting
 from mobile_sam_ros.interrupts import interrupt_once
 from mobile_sam_ros.models import Models
@@ -42,7 +43,7 @@ from mobile_sam_ros.outputs import THREE_D, Outputs
 from mobile_sam_ros.prompts import PromptStore, point_prompt
 from mobile_sam_ros.segmentation import Job, Segmentation, Topics
 from mobile_sam_ros.services import Services
-from mobile_sam_ros.spinning import spin
+from mobile_sam_ros.silence import Silence
 from mobile_sam_ros.throttle import Throttle
 from mobile_sam_ros.worker import Mailbox, Worker
 
@@ -82,8 +83,6 @@ class SamNode(LifecycleNode):
         self._detector_seen = -float("inf")
         self._prepared_sizes: set[tuple[int, int]] = set()
         self._segmentation: Segmentation | None = None
-        self._image_seen = monotonic()
-        self._silence_said = False
         self._inputs: list[Subscription] = []
         self._predictor: mobile_sam.Predictor | None = None
         self._outputs: Outputs | None = None
@@ -96,6 +95,7 @@ class SamNode(LifecycleNode):
         self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.create_service(Trigger, "~/clear_prompts", self._clear_prompts)
         image = self.resolve_topic_name(self._image_name)
+        self._silence = Silence(self, image)
         newest = self._frames.newest
         self._model_services = Services(self, self._submit, newest, image, self.say_failure)
         self._everything_at = -float("inf")
@@ -147,7 +147,7 @@ class SamNode(LifecycleNode):
             self._inputs.append(
                 self.create_subscription(kind, name, callback, qos, qos_overriding_options=options)
             )
-        self._image_seen = monotonic()
+        self._silence.heard()
         self.get_logger().info(f"waiting for images on {image}")
         return super().on_activate(state)
 
@@ -199,7 +199,7 @@ class SamNode(LifecycleNode):
     # --- Inputs: callbacks only store -------------------------------------------------------
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        self._image_seen = monotonic()
+        self._silence.heard()
         self._statistics.count("frames/received")
         frame = Frame(message)
         self._frames.add(frame)
@@ -397,12 +397,7 @@ class SamNode(LifecycleNode):
         active = bool(self._inputs)
         if active and self._outputs is not None:
             self._depth.listen(bool(self._outputs.wanted() & THREE_D))
-        silent = active and monotonic() - self._image_seen > max(self.values.silence_warning, 2.0)
-        if not silent:
-            self._silence_said = False
-        elif self.values.silence_warning and not self._silence_said:
-            self._silence_said = True
-            self.get_logger().warning(self._why_silent())
+        silent = active and self._silence.check(self.values.silence_warning)
         for message in self._early.overdue():
             self._miss(message)
         problems = self._statistics.problems()
@@ -426,18 +421,6 @@ class SamNode(LifecycleNode):
         report.header.stamp = self.get_clock().now().to_msg()
         report.status = [diagnostics.status(self.get_fully_qualified_name(), values, problems)]
         self._diagnostics.publish(report)
-
-    def _why_silent(self) -> str:
-        topic = self.resolve_topic_name(self._image_name)
-        publishers = self.get_publishers_info_by_topic(topic)
-        begin = f"no image on {topic} for {self.values.silence_warning:g} s: "
-        if not publishers:
-            return begin + "nobody publishes it. Is the camera running, and the remapping right?"
-        return begin + (
-            f"it has {len(publishers)} publisher(s) of type {publishers[0].topic_type}. Do type "
-            "and QoS fit? If the images are large, is FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA set "
-            "for both sides?"
-        )
 
 
 def _stamp(message: Detection2DArray | PromptArray) -> int:
@@ -485,11 +468,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         except RuntimeError as error:  # of ROS arguments and parameter files
             raise ValueError(first_line(error)) from error
         nodes = make_nodes(options.cameras)
-        executor = SingleThreadedExecutor()
+        executor = SteadyExecutor(nodes[0].say_failure)
         for node in nodes:
             executor.add_node(node)
         if all(node.start() for node in nodes):
-            spin(executor, nodes[0].context, nodes[0].say_failure)
+            executor.spin()
         elif rclpy.ok():  # else it was told to end while it started
             status = 1
     except (KeyboardInterrupt, ExternalShutdownException):

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event, Thread
 from typing import Any
 
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
+from mobile_sam_ros.executor import SteadyExecutor
 from mobile_sam_ros.frames import Frame
 from mobile_sam_ros.msg import SegmentArray
 from mobile_sam_ros.prompts import named
 from mobile_sam_ros.segmentation import Job, Reply
-from mobile_sam_ros.spinning import spin
 from mobile_sam_ros.srv import Segment, SegmentEverything
 
 _PATIENCE_SECONDS = 120.0
@@ -59,14 +60,17 @@ class Services:
             (SegmentEverything, "~/segment_everything", self._on_segment_everything),
         ):
             self._node.create_service(kind, node.resolve_service_name(name), callback)
-        self._executor = SingleThreadedExecutor(context=node.context)
+        self._executor = SteadyExecutor(complain, node.context)
         self._executor.add_node(self._node)
-        arguments = (self._executor, node.context, complain)
-        Thread(target=spin, args=arguments, name="services", daemon=True).start()
+        Thread(target=self._spin, name="services", daemon=True).start()
 
     def close(self) -> None:
         """Takes the services away."""
         self._executor.shutdown(timeout_sec=0)
+
+    def _spin(self) -> None:
+        with suppress(ExternalShutdownException):
+            self._executor.spin()
 
     def _on_segment(self, request: Segment.Request, response: Segment.Response) -> Segment.Response:
         prompts = named(request.prompts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -37,42 +38,58 @@ def similarity(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
 
 
 class Colours:
-    """The colours of an object, and those that it has to be told from."""
+    """The colours of an object, and those that it has to be told from.
+
+    Attributes:
+        own, around: float64 (4096,), how often each occurs in it and around it.
+        table: float32 (4096,), see `likelihood`; `tell_apart` makes it.
+    """
 
     def __init__(self, codes: NDArray[np.int32], mask: NDArray[np.bool_]) -> None:
         """Takes them from an image's codes, and the object's mask in it."""
         self.own = histogram(codes[mask])
-        self._around = histogram(codes[~mask])
-        self.against(())
+        self.around = histogram(codes[~mask])
+        self.table: NDArray[np.float32]
+        tell_apart([self])
 
     def learn(self, codes: NDArray[np.int32], mask: NDArray[np.bool_]) -> None:
         """Changes the colours a little towards those in another image."""
         self.own += _RATE * (histogram(codes[mask]) - self.own)
-        self._around += _RATE * (histogram(codes[~mask]) - self._around)
-
-    def against(self, others: tuple[Colours, ...]) -> None:
-        """Tells the object from other ones as well; see `likelihood`."""
-        around = self._around
-        for other in others:
-            around = np.maximum(around, other.own / 2)
-        own, around = _smooth(self.own), _smooth(around)
-        table = (own + _NEVER_SEEN) / (own + around + 2 * _NEVER_SEEN)
-        self._likelihood: NDArray[np.float32] = table.astype(np.float32)
+        self.around += _RATE * (histogram(codes[~mask]) - self.around)
 
     def likelihood(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
         """Returns how likely a pixel of that colour is the object's rather than another's: 0 to 1,
         0.5 for colours that nobody has."""
-        return self._likelihood[codes]
+        return self.table[codes]
 
 
-def _smooth(histogram: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gives each colour's neighbours a part of it, as light and noise do."""
-    cube = histogram.reshape(_LEVELS, _LEVELS, _LEVELS)
-    for axis in range(3):
-        padded = np.pad(cube, [(int(i == axis),) * 2 for i in range(3)], mode="edge")
-        before, here, after = (padded.take(range(k, k + _LEVELS), axis) for k in range(3))
-        cube = (before + 2 * here + after) / 4
-    return cube.ravel()
+def tell_apart(objects: Sequence[Colours]) -> None:
+    """Tells each of some objects from its surroundings and from the others; see `likelihood`.
+
+    It takes a time that grows with their number only: the most that the others have of a colour is
+    the most that anybody has, or the second most if that is the object's own.
+    """
+    most, second = np.zeros(_CODES), np.zeros(_CODES)
+    for colours in objects:
+        second = np.maximum(second, np.minimum(most, colours.own))
+        most = np.maximum(most, colours.own)
+    for colours in objects:
+        others = np.where(colours.own == most, second, most)
+        around = np.maximum(colours.around, others / 2)
+        own, around = _smooth(np.stack([colours.own, around]))
+        table = (own + _NEVER_SEEN) / (own + around + 2 * _NEVER_SEEN)
+        colours.table = table.astype(np.float32)
+
+
+def _smooth(histograms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Gives each colour's neighbours a part of it, as light and noise do: (N, 4096)."""
+    cubes = histograms.reshape(-1, _LEVELS, _LEVELS, _LEVELS)
+    for axis in (1, 2, 3):
+        cubes = np.moveaxis(cubes, axis, 0)
+        padded = np.concatenate([cubes[:1], cubes, cubes[-1:]])
+        cubes = (padded[:-2] + 2 * cubes + padded[2:]) / 4
+        cubes = np.moveaxis(cubes, 0, axis)
+    return cubes.reshape(histograms.shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,13 @@ from mobile_sam.modeling import ALL
 from mobile_sam.predictor import Embedding, Predictor, scaled_size
 from mobile_sam.prompts import Prompt
 from mobile_sam.segments import Segments, inner_points, tight_box
-from mobile_sam.tracking.appearance import Colours, Template, histogram, similarity
+from mobile_sam.tracking.appearance import (
+    Colours,
+    Template,
+    histogram,
+    similarity,
+    tell_apart,
+)
 from mobile_sam.tracking.evidence import LEAST_AREA, Evidence, View, predict, search
 from mobile_sam.tracking.motion import Motion, still, times
 
@@ -273,9 +279,7 @@ class Tracker:
             self.image_size = image.shape[:2]
 
     def _tell_apart(self) -> None:
-        for track in self._tracks.values():
-            others = tuple(t.colours for t in self._tracks.values() if t is not track)
-            track.colours.against(others)
+        tell_apart([track.colours for track in self._tracks.values()])
 
     def _evidence(self, track: _Track, view: View, seconds: float) -> Evidence | None:
         if track.state is not TrackState.LOST:

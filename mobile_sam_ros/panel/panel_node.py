@@ -33,6 +33,7 @@ from mobile_sam_ros.srv import Segment, SegmentEverything
 _IMAGES = 60  # that are kept until their masks come
 _SILENCE_SECONDS = 3.0
 _SHORTEST_PATIENCE, _LONGEST_PATIENCE = 1.0, 10.0
+_DISCOVERY_SECONDS = 2.0
 _ANSWER_SECONDS = 30.0
 _RELIABLE = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE
@@ -247,7 +248,11 @@ class PanelNode(Node):
             loop.call_soon_threadsafe(deliver, future.result())
 
         name = self.resolve_service_name(client.srv_name)
-        if not client.service_is_ready():
+        begin = monotonic()
+        while not client.service_is_ready():  # it may not have been discovered yet
+            if monotonic() - begin < _DISCOVERY_SECONDS:
+                await asyncio.sleep(0.05)
+                continue
             raise Unanswered(f"service {name} is not there: does the node run?")
         self._executor().create_task(lambda: client.call_async(request).add_done_callback(done))
         try:

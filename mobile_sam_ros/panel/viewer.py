@@ -154,7 +154,8 @@ class Viewer:
         picture = self._picture(request.number)
         id = request.id or self._objects.new_id()
         prompt = self._prompt(request, picture, id)
-        await self.send(json.dumps({"asked": id}))
+        if not request.id:
+            await self.send(json.dumps({"new": id}))
         is_known = self._node.knows(picture)
         by_itself = request.still or not is_known
         if not by_itself or request.mode == requests.STAY:

@@ -28,10 +28,11 @@ from graph import (
     scene_image,
     stamps,
 )
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from mobile_sam_ros.msg import Prompt, PromptArray, PromptPoint
 from mobile_sam_ros.srv import Segment, SegmentEverything
 from rcl_interfaces.msg import Parameter, ParameterValue
 from rcl_interfaces.srv import SetParameters
@@ -48,7 +49,7 @@ CHANGEABLE = ("max_objects", "min_score", "classes", "match_slop", "box_padding"
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     log = tmp_path_factory.mktemp("fuzz") / "sam.log"
-    strict = {"ROS_PYTHON_CHECK_FIELDS": "1"}
+    strict = {"ROS_PYTHON_CHECK_FIELDS": "1", "PYTHONFAULTHANDLER": "1"}
     with running(log, stale_after=0.0, everything_points_per_side=2, environ=strict) as process:
         yield process
         assert process.process.poll() is None, log.read_text()
@@ -148,23 +149,9 @@ def recover(graph: Peer) -> None:
     graph.call(Trigger, "/sam/clear_prompts", Trigger.Request())
 
 
-@pytest.mark.timeout(3600)
-@settings(max_examples=cases(5))
-@given(stream=STREAM)
-def test_lives_and_serves(stream: list[tuple[str, Any]], graph: Peer, node: Process) -> None:
-    for kind, message in stream:
-        if kind == "call":
-            service, name, request = message
-            graph.call(service, f"/sam/{name}", request)
-            continue
-        if kind == "images":
-            graph.sent.add((message.header.stamp.sec, message.header.stamp.nanosec))
-        getattr(graph, kind).publish(message)
-    recover(graph)
+def served(graph: Peer) -> None:
+    """The next good image gets its mask."""
     kept, masks = graph.received["segments"], graph.received["mask"]
-    for message in kept:  # of what was sent, and of nothing else
-        stamp = (message.header.stamp.sec, message.header.stamp.nanosec)
-        assert stamp in graph.sent, stamp
     kept.clear()
     masks.clear()
     graph.stands(graph.images, graph.detections)
@@ -177,9 +164,54 @@ def test_lives_and_serves(stream: list[tuple[str, Any]], graph: Peer, node: Proc
         return [m for m in masks if m.header.stamp == header(stamp).stamp]
 
     graph.wait(good, "the good image")
-    graph.wait(lambda: len(kept), "its segments")
-    assert "good" in [segment.id for segment in kept[-1].segments]
-    found, wanted = pixels(good()[-1]) > 0, object_mask(0)
-    assert np.count_nonzero(found & wanted) > 0.6 * np.count_nonzero(found | wanted)
+    # Clicks that were on their way may be served with it, in a message of their own.
+    graph.wait(lambda: "good" in [s.id for m in kept for s in m.segments], "its segments")
+    wanted = object_mask(0)
+    overlaps = [
+        np.count_nonzero(found & wanted) / np.count_nonzero(found | wanted)
+        for found in (pixels(message) > 0 for message in good())
+    ]
+    assert max(overlaps) > 0.6
     kept.clear()
+
+
+def test_messages_that_rclpy_cannot_read(graph: Peer, node: Process) -> None:
+    """The checks refuse the largest float32, and rclpy raises while it takes the message: without
+    care its callback group is locked from then on, and the node is deaf."""
+    point = PromptPoint(x=float(np.finfo(np.float32).max), label=1)
+    for _ in range(3):
+        graph.prompts.publish(PromptArray(prompts=[Prompt(id="far", points=[point])]))
+        graph.ask(Segment, "/sam/segment", Segment.Request(prompts=[Prompt(points=[point])]))
+    graph.wait(lambda: node.said("/prompts: a message that cannot be read"), "the complaint")
+    graph.wait(lambda: node.said("/sam/segment: a message that cannot be read"), "the other one")
+    recover(graph)
+    served(graph)
+
+
+@pytest.mark.timeout(3600)
+@settings(max_examples=cases(5), phases=[Phase.generate])
+@given(stream=STREAM)
+def test_lives_and_serves(stream: list[tuple[str, Any]], graph: Peer, node: Process) -> None:
+    for kind, message in stream:
+        if kind == "call":
+            service, name, request = message
+            answer = graph.ask(service, f"/sam/{name}", request)
+            # One that rclpy cannot read, as below, has no answer.
+            unread = node.said(f"/sam/{name}: a message that cannot be read")
+            if not unread:
+                graph.wait(
+                    lambda a=answer, n=name: a.done() or node.said(f"/sam/{n}: a message that"),
+                    f"an answer of {name}",
+                )
+            else:
+                graph.spin_for(0.2)
+            continue
+        if kind == "images":
+            graph.sent.add((message.header.stamp.sec, message.header.stamp.nanosec))
+        getattr(graph, kind).publish(message)
+    recover(graph)
+    for message in graph.received["segments"]:  # of what was sent, and of nothing else
+        stamp = (message.header.stamp.sec, message.header.stamp.nanosec)
+        assert stamp in graph.sent, stamp
+    served(graph)
     assert "Traceback" not in node.log.read_text(), node.log.read_text()

@@ -14,6 +14,7 @@ from mobile_sam.prompts import Prompt
 from mobile_sam.scenes import MovingScene
 from mobile_sam.segments import inner_points, tight_box
 from mobile_sam.tracking import Tracker, TrackState
+from mobile_sam.tracking.appearance import Colours, tell_apart
 from mobile_sam.tracking.motion import follow, still, times
 from mobile_sam.training.evaluate import mask_iou
 
@@ -194,6 +195,37 @@ def test_optical_flow_finds_a_known_similarity() -> None:
     assert found is not None
     corners = np.array([[x0, y0, 1], [x1, y0, 1], [x0, y1, 1], [x1, y1, 1]])
     np.testing.assert_allclose(corners @ found.T, corners @ known.T, atol=1.0)
+
+
+def test_objects_are_told_apart_from_all_others_at_once() -> None:
+    """As from one other after the other: each colour is weighed against whoever has most of it."""
+    rng = np.random.default_rng(0)
+    objects = []
+    for size in (900, 400, 30, 400):
+        codes = rng.choice(rng.integers(0, 4096, 50), (40, 40)).astype(np.int32)
+        mask = np.zeros((40, 40), bool)
+        mask.ravel()[:size] = True
+        objects.append(Colours(codes, mask))
+    objects.append(Colours(codes, mask))  # just like another
+    codes = np.arange(4096, dtype=np.int32)
+
+    def smooth(histogram: np.ndarray) -> np.ndarray:
+        kernel = np.array([1, 2, 1]) / 4
+        cube = histogram.reshape(16, 16, 16)
+        for axis in range(3):
+            wide = np.concatenate([cube.take([0], axis), cube, cube.take([15], axis)], axis)
+            cube = np.apply_along_axis(np.convolve, axis, wide, kernel, "valid")
+        return cube.ravel()
+
+    for number in range(len(objects) + 1):
+        tell_apart(objects[:number])
+        for one in objects[:number]:
+            around = one.around.copy()
+            for other in objects[:number]:
+                if other is not one:
+                    around = np.maximum(around, other.own / 2)
+            own, around = smooth(one.own) + 1e-5, smooth(around) + 1e-5
+            np.testing.assert_allclose(one.likelihood(codes), own / (own + around), rtol=1e-6)
 
 
 def test_what_has_no_corners_gives_no_motion() -> None:

@@ -48,6 +48,7 @@ class Peer(Node):
         self.executor_ = SingleThreadedExecutor()
         self.executor_.add_node(self)
         self.received: dict[str, list[Any]] = {}
+        self._known_clients: dict[str, Any] = {}
         self.images = self.create_publisher(Image, "image", RELIABLE)
         self.detections = self.create_publisher(detections_type, "detections", RELIABLE)
         self.prompts = self.create_publisher(PromptArray, "prompts", RELIABLE)
@@ -74,7 +75,9 @@ class Peer(Node):
 
     def ask(self, kind: Any, name: str, request: Any) -> Future:
         """Calls a service, and leaves it to the caller to wait."""
-        client = self.create_client(kind, name)
+        if name not in self._known_clients:
+            self._known_clients[name] = self.create_client(kind, name)
+        client = self._known_clients[name]
         self.wait(client.service_is_ready, f"service {name}")
         return client.call_async(request)
 

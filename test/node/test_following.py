@@ -119,6 +119,15 @@ def test_one_object_is_renamed_and_removed_while_the_other_goes_on(graph: Peer) 
     process = graph._process
     graph.wait(lambda: process.said("no object with id 'mug' stands or is followed"), "that")
 
+    say(PromptArray.REMOVE, id="plum")
+    for name in ("left", "right"):
+        say(PromptArray.UNTIL_CLEARED, id=name, points=[middle(4, 4)])
+    shown(4, [("left", ""), ("right", "")])
+    say(PromptArray.RENAME, id="right", class_id="fruit")
+    shown(5, [("left", ""), ("right", "fruit")])
+    say(PromptArray.REMOVE, id="left")
+    shown(6, [("right", "fruit")])
+
 
 def test_an_image_that_was_held_for_long_starts_an_object_too(graph: Peer) -> None:
     """By the service, with the image in the request: what has moved since is found again."""

@@ -214,26 +214,6 @@ def test_prompts_once_and_until_cleared(graph: Peer) -> None:
         graph.images.publish(scene_image(i, stamp))
         graph.wait(lambda s=stamp: kept[-1].header.stamp == header(s).stamp, "the next image")
         assert len(kept[-1].segments) == 1
-    name = kept[-1].segments[0].id
-    renamed = Prompt(id=name, class_id="box")
-    graph.prompts.publish(PromptArray(mode=PromptArray.RENAME, prompts=[renamed]))
-
-    def has_its_name() -> bool:
-        graph.images.publish(scene_image(0, stamps()))
-        graph.spin_for(0.2)
-        return kept[-1].segments[0].class_id == "box"
-
-    graph.wait(has_its_name, "the standing prompt with another class")
-    kept_prompt = Prompt(id="other", box=box)
-    graph.prompts.publish(PromptArray(mode=PromptArray.UNTIL_CLEARED, prompts=[kept_prompt]))
-    graph.prompts.publish(PromptArray(mode=PromptArray.REMOVE, prompts=[Prompt(id=name)]))
-
-    def only_the_other() -> bool:
-        graph.images.publish(scene_image(0, stamps()))
-        graph.spin_for(0.2)
-        return [segment.id for segment in kept[-1].segments] == ["other"]
-
-    graph.wait(only_the_other, "the other standing prompt alone")
     assert "1 prompts" in graph.call(Trigger, "/sam/clear_prompts", Trigger.Request()).message
     count = len(kept)
     graph.images.publish(scene_image(0, stamps()))

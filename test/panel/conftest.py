@@ -25,6 +25,7 @@ def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
             "mobile_sam_ros.demo.camera", folder / "camera.log", node.domain, rate=4.0, **size
         )
         try:
+            listener.wait(lambda: node.said("waiting for images"), "the node")
             with panel(folder, node.domain) as address:
                 yield Robot(address, listener, node)
         finally:

@@ -71,7 +71,7 @@ async function takePicture(data) {
 
 function takeReport(report) {
   if (report.problem !== undefined) return showProblem(report.problem);
-  if (report.asked !== undefined) return select(report.asked);
+  if (report.new !== undefined) return select(report.new);
   reports.push(report);
   if (reports.length > GRAPH_REPORTS) reports.shift();
   showStatus(report.is_well, report.status + (report.viewers > 1 ? ` · ${report.viewers} viewers` : ""));
