@@ -240,7 +240,7 @@ def _problem(name: str, value: object) -> str:
 
 
 def markdown_table() -> str:
-    """Returns the parameters as the table that the README shows."""
+    """Returns the parameters as a table, for the documentation."""
     rows = ["| parameter | default | range | at run time | what it does |", "|---|---|---|---|---|"]
     for name, item in _fields().items():
         data = item.metadata
