@@ -21,6 +21,7 @@ import yaml
 from lifecycle_msgs.msg import Transition
 
 from generated_pages import launch_arguments
+from mobile_sam_ros import launching
 from mobile_sam_ros.parameters import Parameters
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -149,7 +150,7 @@ def _check_launch(name: str, given: Sequence[str]) -> None:
     path = CHECKOUT / "launch" / name
     if not path.is_file():
         raise DoesNotFit(f"launch/{name} is not there")
-    known = launch_arguments(path)
+    known = [*launch_arguments(path), *launching.arguments()]
     for word in given:
         argument, is_one, _ = word.partition(":=")
         if not is_one or argument not in known:
