@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 
@@ -14,6 +15,7 @@ from mobile_sam_ros.conversions import BadMessage, mask_from_image
 from mobile_sam_ros.msg import Prompt as PromptMessage
 from mobile_sam_ros.msg import PromptPoint
 
+_FAR = 1e9  # pixels
 _MOST_POINTS = 100  # of one prompt: the memory that all prompts of an image take grows with them
 
 
@@ -42,8 +44,8 @@ def prompt_points(
 
 def point_prompt(point: Point, name: str) -> PromptMessage:
     """Returns a click as a prompt with the id `name`."""
-    with np.errstate(over="ignore"):  # numbers that the message cannot hold are outside anyway
-        x, y = (float(np.float32(value)) for value in (point.x, point.y))
+    # What the message cannot hold is outside of all images anyway.
+    x, y = (math.copysign(math.inf, v) if abs(v) > _FAR else float(v) for v in (point.x, point.y))
     clicked = PromptPoint(x=x, y=y, label=PromptPoint.FOREGROUND)
     return PromptMessage(id=name, points=[clicked])
 

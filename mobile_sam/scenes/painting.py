@@ -101,7 +101,8 @@ def put_object(
     label: int,
 ) -> None:
     """Blend `skin` over `canvas` by `mask`, and write `label` where the mask is at least half."""
-    alpha = cv2.multiply(cv2.merge([mask, mask, mask]), 1 / 255, dtype=cv2.CV_32F)  # type: ignore[call-overload]
+    # OpenCV 4 takes one number for a scalar whose other channels are 0.
+    alpha = cv2.multiply(cv2.merge([mask, mask, mask]), (1 / 255,) * 4, dtype=cv2.CV_32F)
     area = canvas[window]
     difference = cv2.subtract(skin, area, dtype=cv2.CV_32F)
     area[:] = cv2.add(area, cv2.multiply(difference, alpha), dtype=cv2.CV_8U)

@@ -44,7 +44,8 @@ BOXES = st.tuples(sides, sides).map(
 )
 BAD_BOXES = st.sampled_from([(70, 70, 90, 90), (5, 5, 5, 9)])
 NAMES = st.sampled_from("abcdef")
-STAMPS = st.integers(1, 12)
+FOUND = st.lists(st.tuples(NAMES, BOXES | BAD_BOXES, st.sampled_from([0.2, 0.6, 0.9])), max_size=5)
+STAMPS = st.integers(1, 4)
 
 
 @dataclass(frozen=True)
@@ -278,10 +279,12 @@ class Interleaving(RuleBasedStateMachine):
         self.node._on_image(image_message(pixels, "rgb8", header(stamp)))
         self.expected.image(Shot(stamp, self.grey))
 
-    @rule(
-        stamp=st.just(0) | STAMPS,
-        found=st.lists(st.tuples(NAMES, BOXES | BAD_BOXES, st.sampled_from([0.2, 0.6, 0.9]))),
-    )
+    @rule(stamp=STAMPS, found=FOUND)
+    def image_with_detections(self, stamp: int, found: list[tuple[str, Box, float]]) -> None:
+        self.image(stamp)
+        self.detect(stamp, found)
+
+    @rule(stamp=st.just(0) | STAMPS, found=FOUND)
     def detect(self, stamp: int, found: list[tuple[str, Box, float]]) -> None:
         boxes = [box_detection(box, name, score) for name, box, score in found]
         self.node._on_detections(detections(stamp, *boxes))
@@ -315,6 +318,7 @@ class Interleaving(RuleBasedStateMachine):
         self.node._clear_prompts(Trigger.Request(), Trigger.Response())
         self.expected.standing.clear()
 
+    @precondition(lambda self: len(self.expected.orders) < 2 or self.grey % 5 == 0)
     @rule(box=BOXES)
     def ask(self, box: Box) -> None:
         """A service: about an image of its own."""
@@ -358,8 +362,13 @@ class Interleaving(RuleBasedStateMachine):
         self.expected.is_active = True
 
     @precondition(lambda self: self.expected.is_active)
-    @rule(cleans=st.booleans())
-    def stop(self, cleans: bool) -> None:
+    @rule(cleans=st.booleans(), before=st.sampled_from([True, True, False]))
+    def stop(self, cleans: bool, before: bool) -> None:
+        """Best of all while something is at work."""
+        if before:
+            self.image_with_detections(4, [("a", (1, 1, 9, 9), 0.9)])
+            if self.at_work is None:
+                self.take()
         assert self.node.trigger_deactivate() == SUCCESS
         self.expected.deactivate()
         self.is_stopped = self.at_work is not None
@@ -397,13 +406,17 @@ class Interleaving(RuleBasedStateMachine):
         self.worker.end()
         assert KeptOutputs.published == self.wanted
 
+    @rule(jobs=st.integers(1, 3))
+    def work(self, jobs: int) -> None:
+        """Ends what is at work, and does more."""
+        for _ in range(jobs):
+            if self.at_work is None:
+                self.take()
+            if self.at_work is not None:
+                self.end()
+
     def teardown(self) -> None:
-        if self.at_work is not None:
-            self.end()
-        self.take()
-        while self.at_work is not None:
-            self.end()
-            self.take()
+        self.work(ORDERS + 3)
         for found, wanted in self.replies:
             assert found == wanted and len(found) == 1, "each request is answered, once"
         values = self.node._statistics.values()
@@ -422,5 +435,5 @@ def test_interleavings(detector_seconds: float, ros: None, monkeypatch: pytest.M
     monkeypatch.setattr(sam_node, "Outputs", KeptOutputs)
     monkeypatch.setattr(sam_node, "Services", NoServices)
     monkeypatch.setattr(sam_node, "free_unused", lambda: None)
-    how = settings(max_examples=cases(40), stateful_step_count=40)
+    how = settings(max_examples=cases(60), stateful_step_count=40)
     run_state_machine_as_test(Interleaving, settings=how)

@@ -19,7 +19,8 @@ def test_percentiles(percent: int) -> None:
     latency = Latency()
     for value in seconds:
         latency.add(float(value), now=0)
-    wanted = np.percentile(seconds, percent, method="inverted_cdf")
+    # The least that so many per cent do not exceed; NumPy 1.21 has no such percentile.
+    wanted = min(value for value in seconds if 100 * (seconds <= value).mean() >= percent)
     assert latency.recent(percent) == wanted
     assert latency.since_start(percent) == pytest.approx(wanted, rel=0.011)
 
