@@ -150,11 +150,12 @@ def _check_launch(name: str, given: Sequence[str]) -> None:
     path = CHECKOUT / "launch" / name
     if not path.is_file():
         raise DoesNotFit(f"launch/{name} is not there")
-    known = [*launch_arguments(path), *launching.arguments()]
+    known = {*launch_arguments(path), *launching.arguments()}
+    known |= set(launch_arguments(path.with_name("sam.launch.py")))  # which the others include
     for word in given:
         argument, is_one, _ = word.partition(":=")
         if not is_one or argument not in known:
-            raise DoesNotFit(f"{name} has no argument {word}: {', '.join(known)}")
+            raise DoesNotFit(f"{name} has no argument {word}: {', '.join(sorted(known))}")
 
 
 def _check_parameter(name: str, value: object) -> None:

@@ -74,7 +74,7 @@ def test_what_nobody_says_is_noticed() -> None:
 
 def test_every_counter_is_explained_and_none_is_made_up() -> None:
     named = set(
-        re.findall(r"`((?:frames|objects|callbacks|detections|depth)/[\w/]+)`", PAGE.read_text())
+        re.findall(r"`((?:frames|objects|detections|depth|callbacks)/[\w/]+)`", PAGE.read_text())
     )
     assert named <= set(COUNTERS)
     assert set(COUNTERS) - named <= {"frames/segmented"}  # no trouble

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import os
+import runpy
 from argparse import _SubParsersAction
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,9 +20,10 @@ from rosidl_adapter.parser import (
     parse_message_file,
     parse_service_file,
 )
+from sphinx.ext.autodoc.mock import mock
 
 from mobile_sam.cli import make_parser
-from mobile_sam_ros import diagnostics, launching, parameters
+from mobile_sam_ros import diagnostics, parameters
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 GENERATED = CHECKOUT / "docs/_build/generated"
@@ -97,40 +99,37 @@ def parameter_table() -> str:
 
 
 def launch_arguments(path: Path) -> dict[str, tuple[str, str]]:
-    """Returns default and description of each argument of a launch file, without running it: no
-    `launch` comes with the wheels. Arguments that are parameters of the node are left out.
+    """Returns default and description of each argument that a launch file has of its own.
 
-    Raises:
-        ValueError: it has no table `ARGUMENTS` of names to (default, description).
+    Where there is no `launch`, as with the wheels, something empty stands in for it: only the
+    file's table is asked for.
     """
-    found: dict[str, tuple[str, str]] = {}
-    for node in ast.walk(ast.parse(path.read_text())):
-        if not isinstance(node, ast.Assign) or ast.unparse(node.targets[0]) != "ARGUMENTS":
-            continue
-        assert isinstance(node.value, ast.Dict)
-        for key, value in zip(node.value.keys, node.value.values, strict=True):
-            if key is None and "launching.TOPICS" in ast.unparse(value):
-                found |= {name: (name, text) for name, text in launching.TOPICS.items()}
-            elif isinstance(key, ast.Constant) and isinstance(value, ast.Tuple):
-                default, text = value.elts
-                shown = default.value if isinstance(default, ast.Constant) else ast.unparse(default)
-                found[str(key.value)] = (str(shown), ast.literal_eval(text))
-    if not found:
-        raise ValueError(f"{path}: no table ARGUMENTS of names to (default, description)")
-    return found
+    with mock(["launch", "launch_ros"]):
+        table: dict[str, tuple[str, str]] = runpy.run_path(str(path))["ARGUMENTS"]
+    here = f"{CHECKOUT}/"
+    return {name: (value.removeprefix(here), text) for name, (value, text) in table.items()}
 
 
 def launch_files() -> str:
     """Returns the arguments of all launch files."""
     sections = ["Each of the node's parameters is an argument as well, of the same name."]
     for path in sorted((CHECKOUT / "launch").glob("*.launch.py")):
-        summary = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0]
+        summary = (ast.get_docstring(ast.parse(path.read_text())) or "").partition(": ros2 launch")
         rows = [
             (f"`{name}`", f"`{default}`" if default else "", plain(text))
             for name, (default, text) in launch_arguments(path).items()
         ]
-        sections += [f"### {path.name}", summary, table(("argument", "default", "meaning"), rows)]
+        sections += [f"### {path.name}", f"{summary[0]}.", INHERITED.get(path.name, "")]
+        sections += [table(("argument", "default", "meaning"), rows)]
     return "\n\n".join(sections)
+
+
+INHERITED = {
+    "demo.launch.py": "Arguments are those of sam.launch.py, and:",
+    "sam.launch.py": "Arguments are `use_sim_time`, all [parameters](#parameters), of which those "
+    "that are not given are left to `params_file`, and:",
+}
+"""What a launch file takes besides its own table."""
 
 
 def diagnostic_keys() -> str:
@@ -140,7 +139,7 @@ def diagnostic_keys() -> str:
     percentiles = ", ".join(f"`p{percent}`" for percent in diagnostics.PERCENTILES)
     return "\n\n".join(
         [
-            "```text\n" + (diagnostics.__doc__ or "").strip() + "\n```",
+            "```none\n" + (diagnostics.__doc__ or "").strip() + "\n```",
             "Counters, since the start:",
             table(("counter", "what is counted"), counters),
             f"Stages, whose latencies come as {percentiles} in milliseconds:",
