@@ -37,8 +37,9 @@ from mobile_sam_ros.frames import Frame, FrameRing
 from mobile_sam_ros.interrupts import interrupt_once
 from mobile_sam_ros.models import Models
 from mobile_sam_ros.msg import PromptArray
-from mobile_sam_ros.outputs import THREE_D, Outputs
+from mobile_sam_ros.outputs import Outputs
 from mobile_sam_ros.prompts import PromptStore, point_prompt
+from mobile_sam_ros.results import THREE_D
 from mobile_sam_ros.segmentation import Job, Segmentation, Topics
 from mobile_sam_ros.services import Services
 from mobile_sam_ros.throttle import Throttle

@@ -10,24 +10,26 @@ from time import monotonic
 import numpy as np
 import rclpy
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, Image
 from vision_msgs.msg import Detection2D
 
 import mobile_sam
 from mobile_sam.everything import EverythingSettings, segment_everything
 from mobile_sam.segments import concatenate
-from mobile_sam_ros.conversions import box_from_detection, rgb_from_compressed, rgb_from_image
+from mobile_sam_ros.conversions import rgb_from_message
 from mobile_sam_ros.depth import camera_from_info, metres_from_image
 from mobile_sam_ros.diagnostics import Statistics
-from mobile_sam_ros.following import Following, Shown
+from mobile_sam_ros.following import Following
 from mobile_sam_ros.frames import Frame
-from mobile_sam_ros.identity import Identity
+from mobile_sam_ros.identity import Identity, Shown
 from mobile_sam_ros.msg import Prompt as PromptMessage
 from mobile_sam_ros.msg import SegmentArray
-from mobile_sam_ros.outputs import THREE_D, Outputs, segments_message
+from mobile_sam_ros.outputs import Outputs
 from mobile_sam_ros.parameters import Parameters
 from mobile_sam_ros.point_cloud import Solid, solids
 from mobile_sam_ros.prompts import prompt_from_message
+from mobile_sam_ros.results import THREE_D, segments_message
+from mobile_sam_ros.selection import Selection, class_names, detected, strongest
 
 # Takes the segments, or None and why there are none.
 Reply = Callable[[SegmentArray | None, str], None]
@@ -265,9 +267,7 @@ class Segmentation:
         """Returns the pixels, and the embedding if this image was the last one as well."""
         if self._last is not None and self._last[0] is frame:
             return self._last[1], self._last[2]
-        if isinstance(frame.message, CompressedImage):
-            return rgb_from_compressed(frame.message), None
-        return rgb_from_image(frame.message), None
+        return rgb_from_message(frame.message), None
 
     def _shown(
         self,
@@ -281,39 +281,24 @@ class Segmentation:
 
         `unnamed` is what detections without an id are called, with their number.
         """
-        parameters = self._parameters()
-        classes = {name.strip() for name in parameters.classes.split(",") if name.strip()}
-        detector_hw = (parameters.detections_height, parameters.detections_width)
-        found: list[Shown] = []
-        for index, detection in enumerate(detections):
-            best = max(detection.results, key=lambda r: r.hypothesis.score, default=None)
-            identity = Identity(
-                detection.id or unnamed.format(index),
-                best.hypothesis.class_id if best else "",
-                best.hypothesis.score if best else 1.0,
-            )
-            if identity.score < parameters.min_score:
-                continue
-            if classes and identity.class_id not in classes:
-                continue
-            try:
-                box = box_from_detection(
-                    detection.bbox, image_hw, parameters.box_padding, detector_hw
-                )
-                found.append((mobile_sam.Prompt(box=box), identity))
-            except ValueError as error:
-                complain(f"{self._topics.detections}: detection {identity.id!r}: {error}")
+        values = self._parameters()
+        selection = Selection(
+            values.min_score,
+            class_names(values.classes),
+            values.box_padding,
+            (values.detections_height, values.detections_width),
+        )
+        found = detected(
+            detections,
+            image_hw,
+            selection,
+            lambda problem: complain(f"{self._topics.detections}: {problem}"),
+            unnamed,
+        )
         for message in prompts:
             try:
                 prompt = prompt_from_message(message, image_hw, self._predictor.mask_logits)
                 found.append((prompt, Identity(message.id, message.class_id)))
             except ValueError as error:
                 complain(f"{self._topics.prompts}: prompt {message.id!r}: {error}")
-        if len(found) > parameters.max_objects:
-            complain(
-                f"{len(found)} objects in one image, parameter max_objects is "
-                f"{parameters.max_objects}: those with the lowest score are left out"
-            )
-            found.sort(key=lambda item: -item[1].score)
-            found = found[: parameters.max_objects]
-        return found
+        return strongest(found, values.max_objects, complain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -44,6 +45,13 @@ class Colours:
         self.own = histogram(codes[mask])
         self._around = histogram(codes[~mask])
         self.against(())
+
+    @classmethod
+    def restored(cls, values: Mapping[str, NDArray]) -> Colours:
+        """Returns colours of which `vars` are these."""
+        colours = cls.__new__(cls)
+        vars(colours).update(values)
+        return colours
 
     def learn(self, codes: NDArray[np.int32], mask: NDArray[np.bool_]) -> None:
         """Changes the colours a little towards those in another image."""
