@@ -1,0 +1,80 @@
+"""Messages of another topic that belong to an image, found by their stamps.
+
+Both topics are read along, once, so that a long bag needs no more memory than a short one. In a
+bag a detection comes after its image, by the detector's latency; or before it, if the image was on
+its way for longer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """A message and its times.
+
+    log: when it was recorded, nanoseconds.
+    stamp: of its header, nanoseconds.
+    """
+
+    log: int
+    stamp: int
+    message: Any
+
+
+class Companions:
+    """The messages of a topic, handed out to the images that they belong to, each to one at most.
+
+    unmatched: how many so far belonged to none.
+    """
+
+    def __init__(self, messages: Iterator[Moment], slop: int, reach: int) -> None:
+        """Reads nothing yet.
+
+        Args:
+            messages: in the order of their log times.
+            slop: nanoseconds that the stamps may differ by.
+            reach: nanoseconds of log time, before and after its own, in which an image's
+                companions are looked for.
+        """
+        self._messages = messages
+        self._slop, self._reach = slop, reach
+        self._ahead: Moment | None = next(messages, None)
+        self._waiting: deque[Moment] = deque()
+        self.unmatched = 0
+
+    def of(self, image: Moment, following: Moment | None) -> list[Moment]:
+        """Returns the messages of an image, those with the nearest stamps first.
+
+        A message without a stamp is of the newest image at its time.
+
+        Args:
+            image: the images come in their order.
+            following: the image after it, None if it is the last one. What is nearer to that one is
+                left for it.
+        """
+        while self._ahead is not None and self._ahead.log <= image.log + self._reach:
+            self._waiting.append(self._ahead)
+            self._ahead = next(self._messages, None)
+        own = [moment for moment in self._waiting if self._belongs(moment, image, following)]
+        taken = {id(moment) for moment in own}
+        left = [moment for moment in self._waiting if id(moment) not in taken]
+        self._waiting = deque(m for m in left if m.log >= image.log - self._reach)
+        self.unmatched += len(left) - len(self._waiting)
+        return sorted(own, key=lambda moment: abs(moment.stamp - image.stamp))
+
+    def close(self) -> int:
+        """Returns how many messages belonged to no image, also those that wait in vain."""
+        return self.unmatched + len(self._waiting)
+
+    def _belongs(self, moment: Moment, image: Moment, following: Moment | None) -> bool:
+        if not moment.stamp:
+            return image.log <= moment.log and (following is None or moment.log < following.log)
+        difference = abs(moment.stamp - image.stamp)
+        if difference > self._slop:
+            return False
+        return following is None or difference <= abs(moment.stamp - following.stamp)
