@@ -122,7 +122,7 @@ def _rgb_from_planes(message: Image) -> NDArray[np.uint8]:
     return cv2.cvtColor(np.ascontiguousarray(rows), code).astype(np.uint8, copy=False)
 
 
-def _without_padding(message: Image) -> Image | SimpleNamespace:
+def _without_padding(message: Image) -> Any:
     """Returns an image whose rows have no padding, which not every library knows."""
     _check_length(message)
     row = message.width * _pixel_bytes(message.encoding)
@@ -158,7 +158,7 @@ def _pixel_bytes(encoding: str) -> int:
     return 0
 
 
-def _convert_elsewhere(message: Image | SimpleNamespace) -> NDArray[np.uint8]:
+def _convert_elsewhere(message: Any) -> NDArray[np.uint8]:
     try:
         image = _bridge(message)
     except Exception as error:  # each library has errors of its own for what it does not know
@@ -173,7 +173,7 @@ def _convert_elsewhere(message: Image | SimpleNamespace) -> NDArray[np.uint8]:
     return cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
 
 
-def _bridge(message: Image | SimpleNamespace) -> NDArray[Any]:
+def _bridge(message: Any) -> NDArray[Any]:
     """Returns an image in BGR or as it is, by the library that is there."""
     mono = message.encoding.startswith(("mono", "16UC1", "32FC1", "64FC1"))
     wanted = None if mono else "bgr8"
@@ -302,9 +302,7 @@ def region_message(box: NDArray[np.float32], class_of: ClassOf = ros_class) -> R
     )
 
 
-def bounding_box_message(
-    box: NDArray[np.float32], class_of: ClassOf = ros_class
-) -> BoundingBox2D:
+def bounding_box_message(box: NDArray[np.float32], class_of: ClassOf = ros_class) -> BoundingBox2D:
     """Returns a half-open box, float32 (4,), as centre and size."""
     x_min, y_min, x_max, y_max = (float(value) for value in box)
     kind = class_of("vision_msgs/msg/BoundingBox2D")

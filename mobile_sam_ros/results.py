@@ -22,9 +22,10 @@ from mobile_sam_ros.message_classes import ClassOf, ros_class
 from mobile_sam_ros.point_cloud import Solid, cloud_message
 
 if TYPE_CHECKING:
-    from mobile_sam_ros.msg import SegmentArray
     from std_msgs.msg import Header
     from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo
+
+    from mobile_sam_ros.msg import SegmentArray
 
 TYPES = {
     "mask": "sensor_msgs/msg/Image",

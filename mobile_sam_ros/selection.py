@@ -74,7 +74,7 @@ def detected(
 
 
 def strongest(shown: list[Shown], most: int, complain: Callable[[str], None]) -> list[Shown]:
-    """Returns at most so many objects, those with the highest scores, and says if there are more."""
+    """Returns at most so many objects, those with the highest scores; says if there are more."""
     if len(shown) <= most:
         return shown
     complain(

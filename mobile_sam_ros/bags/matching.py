@@ -7,8 +7,7 @@ its way for longer.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,25 +26,28 @@ class Moment:
 
 
 class Companions:
-    """The messages of a topic, handed out to the images that they belong to, each to one at most.
+    """The messages of a topic, each handed out to the one image that it belongs to, if any."""
 
-    unmatched: how many so far belonged to none.
-    """
-
-    def __init__(self, messages: Iterator[Moment], slop: int, reach: int) -> None:
-        """Reads nothing yet.
+    def __init__(
+        self,
+        messages: Iterator[Moment],
+        slop: int,
+        reach: int,
+        lose: Callable[[Moment], None] = lambda moment: None,
+    ) -> None:
+        """Reads one message.
 
         Args:
             messages: in the order of their log times.
             slop: nanoseconds that the stamps may differ by.
             reach: nanoseconds of log time, before and after its own, in which an image's
                 companions are looked for.
+            lose: called with each message that belongs to no image.
         """
-        self._messages = messages
+        self._messages, self._lose = messages, lose
         self._slop, self._reach = slop, reach
         self._ahead: Moment | None = next(messages, None)
-        self._waiting: deque[Moment] = deque()
-        self.unmatched = 0
+        self._waiting: list[Moment] = []
 
     def of(self, image: Moment, following: Moment | None) -> list[Moment]:
         """Returns the messages of an image, those with the nearest stamps first.
@@ -61,15 +63,18 @@ class Companions:
             self._waiting.append(self._ahead)
             self._ahead = next(self._messages, None)
         own = [moment for moment in self._waiting if self._belongs(moment, image, following)]
-        taken = {id(moment) for moment in own}
-        left = [moment for moment in self._waiting if id(moment) not in taken]
-        self._waiting = deque(m for m in left if m.log >= image.log - self._reach)
-        self.unmatched += len(left) - len(self._waiting)
+        left = [moment for moment in self._waiting if moment not in own]
+        self._waiting = [moment for moment in left if moment.log >= image.log - self._reach]
+        for moment in left:
+            if moment not in self._waiting:
+                self._lose(moment)
         return sorted(own, key=lambda moment: abs(moment.stamp - image.stamp))
 
-    def close(self) -> int:
-        """Returns how many messages belonged to no image, also those that wait in vain."""
-        return self.unmatched + len(self._waiting)
+    def close(self) -> None:
+        """Loses those that wait in vain, after the last image."""
+        for moment in self._waiting:
+            self._lose(moment)
+        self._waiting = []
 
     def _belongs(self, moment: Moment, image: Moment, following: Moment | None) -> bool:
         if not moment.stamp:

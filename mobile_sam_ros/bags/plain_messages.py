@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from rosbags.interfaces import Nodetype
+from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
+
+from mobile_sam_ros.bags.definitions import add_type
+from mobile_sam_ros.results import LABEL_INFO_TYPE, TYPES
 
 _CODES = {
     "bool": "b",
@@ -40,13 +44,19 @@ class _Numbers(array):
 class PlainClasses:
     """Makes classes of messages that need no ROS; a `ClassOf`.
 
-    Unlike the classes of rosbags, theirs have defaults and constructors with any of the fields.
+    Unlike the classes of rosbags, these have defaults, and constructors that take any fields.
+
+    store: the definitions.
     """
 
     def __init__(self, store: Typestore) -> None:
         """Takes the definitions from `store`."""
-        self._store = store
+        self.store = store
         self._classes: dict[str, type] = {}
+
+    def knows(self, name: str) -> bool:
+        """Returns whether there is a definition of a message type."""
+        return name in self.store.fielddefs
 
     def __call__(self, name: str) -> Any:
         """Returns the class of a message type.
@@ -55,13 +65,13 @@ class PlainClasses:
             ImportError: there is no definition of it.
         """
         if name not in self._classes:
-            if name not in self._store.fielddefs:
+            if not self.knows(name):
                 raise ImportError(f"there is no definition of {name}")
             self._classes[name] = self._made(name)
         return self._classes[name]
 
     def _made(self, name: str) -> type:
-        constants, fields = self._store.fielddefs[name]
+        constants, fields = self.store.fielddefs[name]
 
         def init(message: Any, **values: Any) -> None:
             for field, description in fields:
@@ -92,9 +102,26 @@ class PlainClasses:
             return _Numbers(_CODES[inner_type[0]], [0] * count)
         return [self._default((inner_node, inner_type)) for _ in range(count)]
 
-    def to_bytes(self, message: Any) -> memoryview:
+    def to_bytes(self, message: Any) -> bytes:
         """Returns a message of one of these classes as it stands in a bag."""
-        return self._store.serialize_cdr(message, message.__msgtype__)
+        data = self.store.serialize_cdr(message, message.__msgtype__, little_endian=True)
+        return bytes(data)
+
+    def from_bytes(self, data: bytes, name: str) -> Any:
+        """Returns the message of a type that `to_bytes` made these bytes of, to read only."""
+        return self.store.deserialize_cdr(data, name)
+
+
+def result_classes() -> PlainClasses:
+    """Returns the classes of all results, and of what is in them.
+
+    Raises:
+        LookupError: the definition of one of them is not installed.
+    """
+    store = get_typestore(Stores.LATEST)
+    for name in (*TYPES.values(), LABEL_INFO_TYPE):
+        add_type(store, name)
+    return PlainClasses(store)
 
 
 def _text(description: Any) -> str:

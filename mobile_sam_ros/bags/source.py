@@ -76,6 +76,10 @@ class SourceBag:
         """From the first message to the last."""
         return self._reader.duration / 1e9
 
+    def custom_data(self) -> dict[str, str]:
+        """Returns what was noted in its metadata."""
+        return dict(self._reader.storage.metadata.custom or {})
+
     @property
     def message_count(self) -> int:
         """Number of messages of all topics."""
