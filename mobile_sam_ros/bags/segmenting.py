@@ -327,9 +327,10 @@ def _companions(
 
     def lose(moment: Moment) -> None:
         if request.includes(moment.log) and not is_known:
+            seconds, rest = divmod(moment.stamp, 1_000_000_000)
             wrong(
-                f"{topic}: no image has stamp {moment.stamp / 1e9:.9f} of its header: it is not in "
-                "the bag, or the stamps differ (--match-slop)"
+                f"{topic}: no image has stamp {seconds}.{rest:09} of its header: it is not in the "
+                "bag, or the stamps differ (--match-slop)"
             )
 
     companions = Companions(moments(), request.match_slop, _REACH, lose)
