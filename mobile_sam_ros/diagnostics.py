@@ -26,8 +26,12 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from mobile_sam_ros.message_classes import ros_class
+
+if TYPE_CHECKING:
+    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 STAGES = {
     "wait": "from knowing what to segment in an image until the model takes it up",
@@ -173,12 +177,13 @@ def status(node: str, values: Mapping[str, str], silent: bool) -> DiagnosticStat
         f"{values['rate_segmented_hz']} of {values['rate_received_hz']} Hz segmented, "
         f"{dropped} dropped since the start"
     )
-    return DiagnosticStatus(
-        level=DiagnosticStatus.WARN if silent else DiagnosticStatus.OK,
+    kind, pair = (ros_class(f"diagnostic_msgs/msg/{n}") for n in ("DiagnosticStatus", "KeyValue"))
+    return kind(
+        level=kind.WARN if silent else kind.OK,
         name=node + _STATUS_SUFFIX,
         message="no images" if silent else summary,
         hardware_id=values.get("device", ""),
-        values=[KeyValue(key=key, value=value) for key, value in values.items()],
+        values=[pair(key=key, value=value) for key, value in values.items()],
     )
 
 

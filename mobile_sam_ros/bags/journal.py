@@ -65,6 +65,8 @@ class Journal:
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._database.executescript(_TABLES)
+            if not len(self):  # nothing depends on what was wanted before
+                self._database.execute("DELETE FROM settings")
             self.agree(settings)
         except sqlite3.Error as error:
             self._database.close()

@@ -132,7 +132,7 @@ def _request(source: SourceBag, options: argparse.Namespace) -> Request:
         )
     if options.track_detections and not options.detections:
         raise UserError("--track-detections needs --detections")
-    image = options.image or _only_image(source)
+    image = options.image or source.only_topic(IMAGE_TYPES, "--image", [options.depth])
     source.check(image, *IMAGE_TYPES)
     source.decoder(image)
     start = None if options.start is None else source.start + int(options.start * 1e9)
@@ -168,14 +168,6 @@ def _request(source: SourceBag, options: argparse.Namespace) -> Request:
     if request.detections:
         detections_reader(source, request)
     return request
-
-
-def _only_image(source: SourceBag) -> str:
-    found = source.topics(*IMAGE_TYPES)
-    if len(found) != 1:
-        which = "several image topics" if found else "no image topic"
-        raise UserError(f"{source.path} has {which}: give --image; it has\n{source.described()}")
-    return found[0]
 
 
 def _prompts(source: SourceBag, options: argparse.Namespace, first: int) -> tuple[TimedPrompt, ...]:

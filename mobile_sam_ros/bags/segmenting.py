@@ -170,8 +170,8 @@ class Segmenter:
         request, following, image_hw = self._request, self._following, image.shape[:2]
         shown = self._due(moment.log, image_hw)
         unnamed = "" if request.track_detections else "detection_{}"
-        found = detected(detections, image_hw, request.selection, self._complain, unnamed)
-        found = strongest(found, request.max_objects, self._complain)
+        found = detected(detections, image_hw, request.selection, self._of_detections, unnamed)
+        found = strongest(found, request.max_objects, self._of_detections)
         if not (shown or found or following.is_active):
             return self._predictor.nothing(image_hw), []
         embedding = self._predictor.encode(image)
@@ -189,6 +189,9 @@ class Segmenter:
             followed, names = following.segments(embedding)
             segments, identities = concatenate([followed, segments]), names + identities
         return segments, identities
+
+    def _of_detections(self, problem: str) -> None:
+        self._complain(f"{self._request.detections}: {problem}")
 
     def _due(self, log: int, image_hw: tuple[int, int]) -> list[Shown]:
         """Returns the prompts that are shown in the image of a log time, the next one."""

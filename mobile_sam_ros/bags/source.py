@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,26 @@ class SourceBag:
         """Returns the topics that have messages of these types, by name."""
         found = {c.topic for c in self.connections if c.msgtype in types and c.msgcount}
         return sorted(found)
+
+    def only_topic(self, types: Sequence[str], option: str, without: Collection[str] = ()) -> str:
+        """Returns the one topic of these types that there is.
+
+        Args:
+            types: its type is one of these.
+            option: by which the user can say which one is meant.
+            without: topics that are not meant.
+
+        Raises:
+            BagError: there is none, or more than one.
+        """
+        found = [topic for topic in self.topics(*types) if topic not in without]
+        if len(found) == 1:
+            return found[0]
+        which = "several topics" if found else "no topic"
+        raise BagError(
+            f"{self.path} has {which} of type {' or '.join(types)}: give {option}; it has\n"
+            f"{self.described()}"
+        )
 
     def check(self, topic: str, *types: str) -> str:
         """Returns the type of a topic.

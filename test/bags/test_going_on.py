@@ -247,6 +247,15 @@ def test_other_settings_are_refused_by_name(
     assert f"{output}: is there already" in capsys.readouterr().err
 
 
+def test_a_wrong_prompt_can_be_corrected(
+    bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = ["--end", "0.1", "--box"]
+    assert segment(bag, tmp_path / "new", *part, "900,20,990,60") == 1
+    assert "lies outside of the image" in capsys.readouterr().err
+    assert segment(bag, tmp_path / "new", *part, "20,20,60,60") == 0
+
+
 def test_two_at_once_are_refused(
     bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
