@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Literal
 
 from rosbags.interfaces import (
@@ -72,14 +73,16 @@ class NewBag:
         self._complain = complain
 
     def __enter__(self) -> NewBag:
-        self._writer.open()
+        self._writer.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None:
-            self._writer.close()
-        else:
-            self._writer.abort()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._writer.__exit__(kind, error, traceback)
 
     def note(self, key: str, value: str) -> None:
         """Adds to the custom data in metadata.yaml."""

@@ -26,9 +26,13 @@ from mobile_sam_ros.results import THREE_D
 _FLAT = tuple(name for name in OUTPUTS if name not in THREE_D)
 _DEFAULT_OUTPUTS = tuple(name for name in _FLAT if name != "overlay")  # it is large
 _PROMPT = re.compile(r"(?:([^=@]+)=)?([^=@]+)(?:@([0-9.]+))?")
+_DESCRIPTION = """\
+Segments a recorded rosbag2 bag: writes a new one with all that is in the old one, and
+after each image the outputs of the node sam. No image is dropped. Interrupted, by Ctrl-C
+or a kill, the same command goes on where it was."""
 _EXAMPLES = """
-A prompt's NAME is the object's id and class; SECONDS are counted from the bag's first message, as
-by `ros2 bag play --start-offset`; without them it is shown in the first image.
+A prompt's NAME is the object's id and class; SECONDS are counted from the bag's first
+message, as by `ros2 bag play --start-offset`; without them it is shown in the first image.
 
 examples:
   segment-bag run1 --image /camera/color/image_raw --detections /yolo/detections
@@ -60,9 +64,8 @@ def make_parser() -> argparse.ArgumentParser:
     """Returns the parser."""
     parser = argparse.ArgumentParser(
         prog="segment-bag",
-        description="Segments a recorded rosbag2 bag: writes a new one with all that is in the old "
-        "one, and after each image the outputs of the node sam. No image is dropped. Interrupted, "
-        "by Ctrl-C or a kill, the same command goes on where it was.",
+        usage="segment-bag BAG [options]",
+        description=_DESCRIPTION,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -56,7 +56,8 @@ _USUAL_RATE = 30.0
 
 
 class Ending:
-    """What Ctrl-C and SIGTERM do: an end in good order, or at once if they come again.
+    """What Ctrl-C and SIGTERM do: an end in good order, or at once if they come again. A context
+    manager, as long as they do it.
 
     is_asked: whether one came.
     """
@@ -64,8 +65,15 @@ class Ending:
     def __init__(self) -> None:
         self.is_asked = False
         self._in_good_order = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
+
+    def __enter__(self) -> Ending:
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        self._before = {number: signal.signal(number, self._ask) for number in numbers}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.is_asked or not self._in_good_order:
@@ -239,15 +247,16 @@ def _first_pass(
     journal.agree({"the model run by": f"{type(predictor.model).__name__} on {predictor.device}"})
     whole = request.start is None and request.stop is None
     total = source.count(request.image) if whole else None
-    with tqdm(total=total, unit="image", desc="segmenting") as bar, ending.in_good_order():
-
-        def progress(done: int) -> None:
-            if not bar.n:  # those of a run before do not count for the rate
-                bar.initial = bar.n = done
-            bar.update(done - bar.n)
-
+    bar = tqdm(total=total, initial=len(journal), unit="image", desc="segmenting")
+    with bar, ending.in_good_order():
         segment_images(
-            source, request, predictor, journal, complain, progress, lambda: ending.is_asked
+            source,
+            request,
+            predictor,
+            journal,
+            complain,
+            lambda done: bar.update(done - bar.n),
+            lambda: ending.is_asked,
         )
 
 
@@ -281,7 +290,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     options = make_parser().parse_args(arguments)
     try:
-        return run(options, Ending())
+        with Ending() as ending:
+            return run(options, ending)
     except (
         *(UserError, BagError, JournalError, PromptError, WeightsError, WriterError),
         *(LookupError, ValueError, OSError),

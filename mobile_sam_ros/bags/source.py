@@ -17,6 +17,7 @@ from mobile_sam_ros.conversions import BadMessage
 _RECOVER = (
     "if its recorder was killed, `ros2 bag reindex` (sqlite3) or `mcap recover` may repair it"
 )
+_SUFFIXES = (".mcap", ".db3", ".zstd")
 _IDL_SEPARATOR = "=" * 80 + "\n"
 
 
@@ -53,7 +54,7 @@ class SourceBag:
         except Exception as error:  # each storage has errors of its own
             raise BagError(f"{self.path}: cannot be read: {error}; {_RECOVER}") from error
         self.connections = sorted(self._reader.connections, key=lambda c: (c.topic, c.id))
-        if any(file.suffix == ".mcap" for file in self.files()):
+        if any(".mcap" in file.suffixes for file in self.files()):
             self.storage = StoragePlugin.MCAP
         return self
 
@@ -64,7 +65,7 @@ class SourceBag:
         """Returns the files with its messages."""
         if not self.path.is_dir():
             return [self.path]
-        return sorted(file for file in self.path.iterdir() if file.name != "metadata.yaml")
+        return sorted(file for file in self.path.iterdir() if file.suffix in _SUFFIXES)
 
     @property
     def start(self) -> int:

@@ -26,6 +26,7 @@ import runpy, sys
 for name in ("rclpy", "sensor_msgs", "std_msgs", "vision_msgs", "mobile_sam_ros.msg", "cv_bridge",
              "builtin_interfaces", "geometry_msgs", "ament_index_python", "rosidl_runtime_py"):
     sys.modules[name] = None
+import mobile_sam_ros.bags.bag_report, mobile_sam_ros.bags.charts
 sys.argv[0] = "segment-bag"
 runpy.run_module("mobile_sam_ros.bags.segment_bag", run_name="__main__")
 """

@@ -32,7 +32,7 @@ from recorded import (
 )
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header, String
 
@@ -182,6 +182,31 @@ def test_images_of_another_size_amid_the_bag(
     assert sizes == [SIZE_HW, (SIZE_HW[0] // 2, SIZE_HW[1] // 2), SIZE_HW]
     capture = cv2.VideoCapture(str(video))
     assert [capture.read()[0] for _ in range(4)] == [True, True, True, False]
+
+
+IDL = """module somebody_msgs { module msg {
+  struct Reading { @verbatim (language="comment", text="degrees") double value; string<8> unit; };
+}; };"""
+
+
+def test_types_that_are_defined_in_idl(tmp_path: Path) -> None:
+    """As those of packages with .idl files are: copied as they are, and known from then on."""
+    name, separator = "somebody_msgs/msg/Reading", "=" * 80
+    store = get_typestore(Stores.LATEST)
+    store.register(get_types_from_idl(IDL))
+    data = store.serialize_cdr(store.types[name](36.6, "C"), name)
+    with Writer(tmp_path / "run", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        image = writer.add_connection("/image", "sensor_msgs/msg/Image", typestore=store)
+        definition = f"{separator}\nIDL: somebody_msgs/msg/Reading\n{IDL}"
+        digest = store.hash_rihs01(name)
+        reading = writer.add_connection("/reading", name, msgdef=definition, rihs01=digest)
+        writer.write(image, log(0), serialize_message(raw(0)[2]))
+        writer.write(reading, log(0), data)
+    for bag in (tmp_path / "run", tmp_path / "run/run.mcap"):  # which has no digest of it
+        output = tmp_path / f"new{bag.suffix}"
+        assert segment(bag, *BOX, "--outputs", "mask", "--output", output) == 0
+        (read,) = of_topic(output, "/reading")
+        assert (read.message.value, read.message.unit) == (36.6, "C")
 
 
 # --- Three dimensions -----------------------------------------------------------------------
