@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,20 +37,42 @@ class Boxes:
     categories: NDArray[np.int64]
 
 
-@dataclass
+class _Spool:
+    """Entries of a list in JSON, in a temporary file until they are all there."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._file = TemporaryFile("w+", encoding="utf-8")
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        self._file.write((",\n" if self.count else "") + json.dumps(entry))
+        self.count += 1
+
+    def copy_to(self, file: TextIO) -> None:
+        self._file.seek(0)
+        shutil.copyfileobj(self._file, file)
+        self._file.seek(0, os.SEEK_END)
+
+
 class CocoWriter:
-    """Collects the segments of any number of images.
+    """Collects the segments of any number of images, on disk: a video of hours needs no memory.
 
     Attributes:
-        categories: names by id; one, "object", unless said otherwise.
+        categories: names by id; one, "object", unless said otherwise. More may be added until
+            `save`.
     """
 
-    categories: Mapping[int, str] = field(default_factory=lambda: dict(_OBJECT))
-    images: list[dict[str, Any]] = field(default_factory=list)
-    annotations: list[dict[str, Any]] = field(default_factory=list)
+    def __init__(self, categories: Mapping[int, str] | None = None) -> None:
+        """Begins without images."""
+        self.categories = dict(_OBJECT if categories is None else categories)
+        self._images, self._annotations = _Spool(), _Spool()
 
     def add(
-        self, file_name: str, segments: Segments, categories: NDArray[np.int64] | None = None
+        self,
+        file_name: str,
+        segments: Segments,
+        categories: NDArray[np.int64] | None = None,
+        tracks: Sequence[str] | None = None,
     ) -> None:
         """Adds an image and its N segments; those with an empty mask are left out.
 
@@ -56,10 +80,11 @@ class CocoWriter:
             file_name: of the image.
             segments: N objects.
             categories: int64 (N,), one for each; None: the first one there is.
+            tracks: N names, the same for the same object in other images (`track_id`).
         """
         height, width = segments.image_size
-        image = {"id": len(self.images) + 1, "file_name": file_name}
-        self.images.append({**image, "height": height, "width": width})
+        number = self._images.count + 1
+        self._images.add({"id": number, "file_name": file_name, "height": height, "width": width})
         for i in range(len(segments)):
             if not segments.area[i]:
                 continue
@@ -67,34 +92,33 @@ class CocoWriter:
             mask = np.zeros((height, width), bool)
             mask[y0:y1, x0:x1] = segments.crops[i]
             category = next(iter(self.categories)) if categories is None else int(categories[i])
-            self.annotations.append(
-                {
-                    "id": len(self.annotations) + 1,
-                    "image_id": image["id"],
-                    "category_id": category,
-                    "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "area": int(segments.area[i]),
-                    "iscrowd": 0,
-                    "segmentation": {
-                        "size": [height, width],
-                        "counts": compress(counts_from_mask(mask)),
-                    },
-                    "score": round(float(segments.predicted_iou[i]), 5),
-                    "stability": round(float(segments.stability[i]), 5),
-                }
-            )
+            annotation = {
+                "id": self._annotations.count + 1,
+                "image_id": number,
+                "category_id": category,
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "area": int(segments.area[i]),
+                "iscrowd": 0,
+                "segmentation": {
+                    "size": [height, width],
+                    "counts": compress(counts_from_mask(mask)),
+                },
+                "score": round(float(segments.predicted_iou[i]), 5),
+                "stability": round(float(segments.stability[i]), 5),
+            }
+            self._annotations.add(annotation | ({} if tracks is None else {"track_id": tracks[i]}))
 
     def save(self, path: Path) -> None:
         """Writes the file, all of it or nothing."""
-        content = {
-            "info": {"description": "mobile_sam"},
-            "images": self.images,
-            "annotations": self.annotations,
-            "categories": [{"id": k, "name": v} for k, v in self.categories.items()],
-        }
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        categories = [{"id": k, "name": v} for k, v in self.categories.items()]
         try:
-            partial.write_text(json.dumps(content))
+            with partial.open("w", encoding="utf-8") as file:
+                file.write('{"info": {"description": "mobile_sam"},\n"images": [')
+                self._images.copy_to(file)
+                file.write('],\n"annotations": [')
+                self._annotations.copy_to(file)
+                file.write(f'],\n"categories": {json.dumps(categories)}}}\n')
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
-from vision_msgs.msg import Detection2D
+from typing import TYPE_CHECKING
 
 import mobile_sam
 from mobile_sam.quoting import quoted
 from mobile_sam_ros.conversions import BadMessage, box_from_detection
-from mobile_sam_ros.following import Shown
-from mobile_sam_ros.identity import Identity
-from mobile_sam_ros.msg import Prompt as PromptMessage
-from mobile_sam_ros.parameters import Parameters
-from mobile_sam_ros.prompts import prompt_from_message
+from mobile_sam_ros.identity import Identity, Shown
+
+if TYPE_CHECKING:  # those of a bag are read as well, where there is no ROS
+    from vision_msgs.msg import Detection2D
 
 _NAMED = 5  # of those that are left out
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is taken of a detector.
+
+    min_score: detections with a lower one are ignored.
+    classes: those that count; empty: all of them.
+    box_padding: share of its size by which each side of a box is moved outwards.
+    detector_hw: height and width of the images that boxes are in pixels of; 0: as the image has it.
+    """
+
+    min_score: float = 0.0
+    classes: Collection[str] = ()
+    box_padding: float = 0.0
+    detector_hw: tuple[int, int] = (0, 0)
+
+
+def class_names(text: str) -> frozenset[str]:
+    """Returns the names in a list that is separated by commas."""
+    return frozenset(name.strip() for name in text.split(",") if name.strip())
 
 
 @dataclass(frozen=True)
@@ -39,7 +56,7 @@ class Candidate:
 def of_detections(
     detections: Sequence[Detection2D],
     image_hw: tuple[int, int],
-    parameters: Parameters,
+    selection: Selection,
     topic: str,
     unnamed: str,
 ) -> Iterator[Candidate]:
@@ -48,12 +65,10 @@ def of_detections(
     Args:
         detections: of the image.
         image_hw: its height and width.
-        parameters: which count, and how their boxes are meant.
+        selection: which count, and how their boxes are meant.
         topic: for messages.
         unnamed: what those without an id are called, with their number.
     """
-    classes = {name.strip() for name in parameters.classes.split(",") if name.strip()}
-    detector_hw = (parameters.detections_height, parameters.detections_width)
     for index, detection in enumerate(detections):
         best = max(detection.results, key=lambda r: r.hypothesis.score, default=None)
         identity = Identity(
@@ -61,9 +76,9 @@ def of_detections(
             best.hypothesis.class_id if best else "",
             best.hypothesis.score if best else 1.0,
         )
-        if identity.score < parameters.min_score:
+        if identity.score < selection.min_score:
             continue
-        if classes and identity.class_id not in classes:
+        if selection.classes and identity.class_id not in selection.classes:
             continue
 
         def make(
@@ -71,25 +86,11 @@ def of_detections(
         ) -> mobile_sam.Prompt:
             if not math.isfinite(score):
                 raise BadMessage(f"score {score:g} is not finite")
-            box = box_from_detection(detection.bbox, image_hw, parameters.box_padding, detector_hw)
+            padding, detector_hw = selection.box_padding, selection.detector_hw
+            box = box_from_detection(detection.bbox, image_hw, padding, detector_hw)
             return mobile_sam.Prompt(box=box)
 
         yield Candidate(identity, make, f"{topic}: detection")
-
-
-def of_prompts(
-    prompts: Sequence[PromptMessage],
-    image_hw: tuple[int, int],
-    mask_logits: Callable[[NDArray[np.bool_]], NDArray[np.float32]],
-    topic: str,
-) -> Iterator[Candidate]:
-    """Yields prompts; `mask_logits` is `Predictor.mask_logits`, the others as for detections."""
-    for message in prompts:
-
-        def make(message: PromptMessage = message) -> mobile_sam.Prompt:
-            return prompt_from_message(message, image_hw, mask_logits)
-
-        yield Candidate(Identity(message.id, message.class_id), make, f"{topic}: prompt")
 
 
 def best(

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
-from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
-from std_msgs.msg import Header
-from vision_msgs.msg import BoundingBox2D
+
+from mobile_sam_ros.message_classes import ClassOf, ros_class
+
+if TYPE_CHECKING:  # messages of a bag are read as well, where there is no ROS
+    from builtin_interfaces.msg import Time
+    from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
+    from std_msgs.msg import Header
+    from vision_msgs.msg import BoundingBox2D
 
 from mobile_sam.image_headers import read_header
 from mobile_sam.quoting import first_line, quoted
@@ -76,6 +81,18 @@ def check_size(height: int, width: int, most_pixels: int = MOST_PIXELS) -> None:
         )
 
 
+def rgb_from_message(
+    message: Image | CompressedImage, most_pixels: int = MOST_PIXELS
+) -> NDArray[np.uint8]:
+    """Returns a raw or compressed image as uint8 (H, W, 3), RGB.
+
+    Raises:
+        BadMessage: see the two below.
+    """
+    read = rgb_from_compressed if hasattr(message, "format") else rgb_from_image
+    return read(message, most_pixels)
+
+
 def rgb_from_image(message: Image, most_pixels: int = MOST_PIXELS) -> NDArray[np.uint8]:
     """Returns an image as uint8 (H, W, 3), RGB.
 
@@ -134,7 +151,7 @@ def _rgb_from_planes(message: Image) -> NDArray[np.uint8]:
     return cv2.cvtColor(np.ascontiguousarray(rows), code).astype(np.uint8, copy=False)
 
 
-def _without_padding(message: Image) -> Image:
+def _without_padding(message: Image) -> Any:
     """Returns an image whose rows have no padding, which not every library knows."""
     row = message.width * _pixel_bytes(message.encoding)
     if not row:
@@ -149,16 +166,15 @@ def _without_padding(message: Image) -> Image:
         return message
     rows = np.frombuffer(message.data, np.uint8, message.height * message.step)
     tight = np.ascontiguousarray(rows.reshape(message.height, message.step)[:, :row])
-    result = Image(
+    return SimpleNamespace(
         header=message.header,
         height=message.height,
         width=message.width,
         encoding=message.encoding,
         is_bigendian=message.is_bigendian,
         step=row,
+        data=tight,
     )
-    result.data.frombytes(tight.data.cast("B"))
-    return result
 
 
 def _pixel_bytes(encoding: str) -> int:
@@ -173,7 +189,7 @@ def _pixel_bytes(encoding: str) -> int:
     return 0
 
 
-def _convert_elsewhere(message: Image) -> NDArray[np.uint8]:
+def _convert_elsewhere(message: Any) -> NDArray[np.uint8]:
     try:
         image = _bridge(message)
     except Exception as error:  # each library has errors of its own for what it does not know
@@ -207,7 +223,7 @@ def _stretched(image: NDArray[Any]) -> NDArray[np.uint8]:
     return np.where(known & (high > low), wide, 0).astype(np.uint8)
 
 
-def _bridge(message: Image) -> NDArray[Any]:
+def _bridge(message: Any) -> NDArray[Any]:
     """Returns an image in BGR or as it is, by the library that is there."""
     mono = message.encoding.startswith(("mono", "16UC1", "32FC1", "64FC1"))
     wanted = None if mono else "bgr8"
@@ -306,10 +322,12 @@ def box_from_detection(
 # --- Out ------------------------------------------------------------------------------------
 
 
-def image_message(pixels: NDArray[Any], encoding: str, header: Header) -> Image:
+def image_message(
+    pixels: NDArray[Any], encoding: str, header: Header, class_of: ClassOf = ros_class
+) -> Image:
     """Returns pixels, (H, W) or (H, W, C), uint8 or uint16, as an image with `header`."""
     pixels = np.ascontiguousarray(pixels)
-    message = Image(
+    message = class_of("sensor_msgs/msg/Image")(
         header=header,
         height=pixels.shape[0],
         width=pixels.shape[1],
@@ -323,27 +341,31 @@ def image_message(pixels: NDArray[Any], encoding: str, header: Header) -> Image:
     return message
 
 
-def compressed_message(image: NDArray[np.uint8], header: Header, quality: int) -> CompressedImage:
+def compressed_message(
+    image: NDArray[np.uint8], header: Header, quality: int, class_of: ClassOf = ros_class
+) -> CompressedImage:
     """Returns an image, uint8 (H, W, 3) RGB, as JPEG of a quality of 1 to 100."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, quality))
-    message = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8")
+    kind = class_of("sensor_msgs/msg/CompressedImage")
+    message = kind(header=header, format="rgb8; jpeg compressed bgr8")
     message.data.frombytes(data.tobytes())
     return message
 
 
-def region_message(box: NDArray[np.float32]) -> RegionOfInterest:
+def region_message(box: NDArray[np.float32], class_of: ClassOf = ros_class) -> RegionOfInterest:
     """Returns a half-open box, float32 (4,), as a region."""
     x_min, y_min, x_max, y_max = (int(value) for value in box)
-    return RegionOfInterest(
+    return class_of("sensor_msgs/msg/RegionOfInterest")(
         x_offset=x_min, y_offset=y_min, width=x_max - x_min, height=y_max - y_min
     )
 
 
-def bounding_box_message(box: NDArray[np.float32]) -> BoundingBox2D:
+def bounding_box_message(box: NDArray[np.float32], class_of: ClassOf = ros_class) -> BoundingBox2D:
     """Returns a half-open box, float32 (4,), as centre and size."""
     x_min, y_min, x_max, y_max = (float(value) for value in box)
-    message = BoundingBox2D(size_x=x_max - x_min, size_y=y_max - y_min)
+    kind = class_of("vision_msgs/msg/BoundingBox2D")
+    message = kind(size_x=x_max - x_min, size_y=y_max - y_min)
     message.center.position.x = (x_min + x_max) / 2
     message.center.position.y = (y_min + y_max) / 2
     return message

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, Image
 
 from mobile_sam.quoting import quoted
 from mobile_sam_ros.conversions import BadMessage, nanoseconds
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import CameraInfo, Image
 
 # REP 118: metres as 32-bit floats with NaN where nothing is known, or millimetres as 16-bit
 # integers with 0 there. The encoding says which, never a parameter.

@@ -13,14 +13,15 @@ A layout is text: `key=field.field` pairs, separated by spaces or commas.
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Mapping
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from std_msgs.msg import Header
-from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+from mobile_sam_ros.message_classes import ClassOf, ros_class
+
+if TYPE_CHECKING:
+    from vision_msgs.msg import Detection2DArray
 
 STANDARD = "vision_msgs/msg/Detection2DArray"
 LAYOUTS = {
@@ -68,7 +69,7 @@ def get(message: Any, path: str) -> Any:
     return reduce(getattr, path.split("."), message)
 
 
-def message_type(name: str) -> Any:
+def message_type(name: str, class_of: ClassOf = ros_class) -> Any:
     """Returns the class of a message type, by a name such as `vision_msgs/msg/Detection2DArray`.
 
     Raises:
@@ -77,7 +78,7 @@ def message_type(name: str) -> Any:
     parts = name.split("/")
     if len(parts) == 3 and parts[1] == "msg" and all(parts):
         try:
-            return getattr(importlib.import_module(f"{parts[0]}.msg"), parts[2])
+            return class_of(name)
         except (ImportError, AttributeError) as error:
             raise ValueError(
                 f"detections_type: {name} is not there: {error}. Is its package installed and "
@@ -86,18 +87,21 @@ def message_type(name: str) -> Any:
     raise ValueError(f"detections_type: {name!r} is not of the form package/msg/Name")
 
 
-def reader(name: str, fields: str) -> tuple[Any, Callable[[Any], Detection2DArray]]:
+def reader(
+    name: str, fields: str, class_of: ClassOf = ros_class
+) -> tuple[Any, Callable[[Any], Detection2DArray]]:
     """Returns the class of a detector's messages, and what makes standard ones of them.
 
     Args:
         name: of the type, as `yolo_msgs/msg/DetectionArray`.
         fields: a layout; empty: that of `LAYOUTS`, or none for the standard type.
+        class_of: where the classes come from.
 
     Raises:
         ValueError: the type is not there, its layout is not known, or has fields that the type has
             not.
     """
-    kind = message_type(name)
+    kind = message_type(name, class_of)
     if name == STANDARD and not fields:
         return kind, lambda message: message
     if not fields and name not in LAYOUTS:
@@ -105,11 +109,11 @@ def reader(name: str, fields: str) -> tuple[Any, Callable[[Any], Detection2DArra
             f"detections_type: the layout of {name} is not known: say it by detections_fields"
         )
     layout = parse_layout(fields or LAYOUTS[name])
-    _check(kind, name, layout)
-    return kind, lambda message: standard(message, layout)
+    _check(kind, name, layout, class_of)
+    return kind, lambda message: standard(message, layout, class_of)
 
 
-def _check(kind: Any, name: str, layout: Mapping[str, str]) -> None:
+def _check(kind: Any, name: str, layout: Mapping[str, str], class_of: ClassOf) -> None:
     """Looks for all fields of a layout in an empty message, and reads an empty item by it.
 
     Types are fixed, so that what can be read here can be read of every message.
@@ -124,7 +128,7 @@ def _check(kind: Any, name: str, layout: Mapping[str, str]) -> None:
                 f"detections_fields: {key}={layout[key]}: {what} has no such field"
             ) from None
 
-    if not isinstance(found(message, "header", name), Header):
+    if not isinstance(found(message, "header", name), class_of("std_msgs/msg/Header")):
         raise ValueError(f"detections_fields: header={layout['header']} is no std_msgs/Header")
     found(message, "items", name)
     *outer, last = layout["items"].split(".")
@@ -134,7 +138,7 @@ def _check(kind: Any, name: str, layout: Mapping[str, str]) -> None:
     if match is None:
         raise ValueError(f"detections_fields: items={layout['items']}: {kinds} is no list of boxes")
     item = f"{match[1]}/msg/{match[2]}"
-    empty = message_type(item)()
+    empty = message_type(item, class_of)()
     for key in layout.keys() - {"header", "items", "id", "class"}:
         value = found(empty, key, item)
         if not isinstance(value, (int, float)):
@@ -145,12 +149,15 @@ def _check(kind: Any, name: str, layout: Mapping[str, str]) -> None:
         found(empty, key, item)
 
 
-def standard(message: Any, layout: Mapping[str, str]) -> Detection2DArray:
+def standard(
+    message: Any, layout: Mapping[str, str], class_of: ClassOf = ros_class
+) -> Detection2DArray:
     """Returns a detector's message as the standard type has it."""
-    result = Detection2DArray(header=get(message, layout["header"]))
+    result = class_of(STANDARD)(header=get(message, layout["header"]))
     for item in get(message, layout["items"]):
         values = {k: get(item, v) for k, v in layout.items() if k not in ("header", "items")}
-        detection = Detection2D(header=result.header, id=str(values.get("id", "")))
+        kind = class_of("vision_msgs/msg/Detection2D")
+        detection = kind(header=result.header, id=str(values.get("id", "")))
         if "x_min" in values:
             low = float(values["x_min"]), float(values["y_min"])
             high = float(values["x_max"]), float(values["y_max"])
@@ -163,7 +170,7 @@ def standard(message: Any, layout: Mapping[str, str]) -> Detection2DArray:
         box.center.position.x, box.center.position.y = centre
         box.center.theta = float(values.get("theta", 0.0))
         box.size_x, box.size_y = size
-        hypothesis = ObjectHypothesisWithPose()
+        hypothesis = class_of("vision_msgs/msg/ObjectHypothesisWithPose")()
         hypothesis.hypothesis.class_id = str(values.get("class", ""))
         hypothesis.hypothesis.score = float(values.get("score", 1.0))
         detection.results.append(hypothesis)

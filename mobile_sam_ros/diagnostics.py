@@ -31,8 +31,15 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from mobile_sam_ros.message_classes import ros_class
+
+if TYPE_CHECKING:
+    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+
+# Of diagnostic_msgs/msg/DiagnosticStatus, as rclpy has them.
+OK, WARN, ERROR = b"\x00", b"\x01", b"\x02"
 
 STAGES = {
     "wait": "from knowing what to segment in an image until the model takes it up",
@@ -158,7 +165,7 @@ class Statistics:
                 number = sum(item[1] for item in self._problems[counter])
                 if number:
                     failed = counter in FAILURES
-                    level = DiagnosticStatus.ERROR if failed else DiagnosticStatus.WARN
+                    level = ERROR if failed else WARN
                     text = f"{counter} {number} times in {WINDOW_S:g} s"
                     why = self._reasons[counter]
                     found.append(Problem(level, f"{text}: {why}" if why else text))
@@ -226,12 +233,13 @@ def status(
         f"{values['rate_segmented_hz']} of {values['rate_received_hz']} Hz segmented, "
         f"{dropped} dropped since the start"
     )
-    return DiagnosticStatus(
-        level=max((problem.level for problem in problems), default=DiagnosticStatus.OK),
+    kind, pair = (ros_class(f"diagnostic_msgs/msg/{n}") for n in ("DiagnosticStatus", "KeyValue"))
+    return kind(
+        level=max((problem.level for problem in problems), default=OK),
         name=node + _STATUS_SUFFIX,
         message="; ".join(problem.text for problem in problems) or summary,
         hardware_id=values.get("device", ""),
-        values=[KeyValue(key=key, value=value) for key, value in values.items()],
+        values=[pair(key=key, value=value) for key, value in values.items()],
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from itertools import count
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +14,11 @@ from numpy.typing import NDArray
 import mobile_sam
 from mobile_sam.tracking import Tracker, TrackState
 from mobile_sam_ros.frames import Frame
-from mobile_sam_ros.identity import Identity
+from mobile_sam_ros.identity import Identity, Shown
 
 _REMEMBERED = 100  # images for whose detections, if they come late, it is known what was where
 _MOST_CHANGES = 1000  # that wait for an image
 _GOOD_OVERLAP = 0.7  # a track that overlaps its detection by so much is left as it is
-
-Shown = tuple[mobile_sam.Prompt, Identity]
 
 
 class Following:
@@ -33,7 +32,7 @@ class Following:
         self._boxes: deque[tuple[int, dict[str, NDArray[np.float32]]]] = deque(maxlen=_REMEMBERED)
         self._lost_at: dict[str, float] = {}
         self._newest: Frame | None = None
-        self._numbers = count(1)
+        self._number = 0  # of the last object that was given a name
         self._is_to_forget = False
         self._changes: deque[tuple[str, str | None]] = deque(maxlen=_MOST_CHANGES)
 
@@ -161,9 +160,10 @@ class Following:
         return result
 
     def _name(self) -> str:
-        return next(
-            name for name in (f"track_{n}" for n in self._numbers) if name not in self._identities
-        )
+        while True:
+            self._number += 1
+            if f"track_{self._number}" not in self._identities:
+                return f"track_{self._number}"
 
     def _boxes_in(self, frame: Frame) -> dict[str, NDArray[np.float32]]:
         """Returns the boxes in an image, or in that nearest to it."""
@@ -214,6 +214,22 @@ class Following:
             for known in [self._identities[item.id]]
         ]
         return self._tracker.segments(embedding), identities
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Returns all that it needs to go on from an image, as arrays by names (`restore`)."""
+        names = {
+            "identities": [asdict(identity) for identity in self._identities.values()],
+            "lost_at": self._lost_at,
+            "number": self._number,
+        }
+        return self._tracker.state() | {"names": np.array(json.dumps(names))}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Takes over a `state`."""
+        self._tracker.restore({name: array for name, array in state.items() if name != "names"})
+        names = json.loads(state["names"].item())
+        self._identities = {known["id"]: Identity(**known) for known in names["identities"]}
+        self._lost_at, self._number = names["lost_at"], names["number"]
 
     def counts(self) -> dict[str, int]:
         """Returns how many objects are in which state."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Generic, Protocol, TypeVar
-
-from sensor_msgs.msg import CompressedImage, Image
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from mobile_sam_ros.conversions import nanoseconds
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import CompressedImage, Image
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import mobile_sam
 from mobile_sam.tracking import TrackedObject
 
 
@@ -18,3 +19,7 @@ class Identity:
     class_id: str = ""
     score: float = 1.0
     track: TrackedObject | None = None
+
+
+Shown = tuple[mobile_sam.Prompt, Identity]
+"""An object as it is pointed at, and what it is called."""

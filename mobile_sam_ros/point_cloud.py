@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import PointCloud2, PointField
-from std_msgs.msg import Header
 
 import mobile_sam
 from mobile_sam_ros.depth import Camera
+from mobile_sam_ros.message_classes import ClassOf, ros_class
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import PointCloud2
+    from std_msgs.msg import Header
 
 # At the edge of an object a depth camera mixes it with what is behind: such points fly between
 # the two. They are where the depth is far from its neighbourhood's.
@@ -33,13 +37,8 @@ _POINT = np.dtype(
         "itemsize": 20,
     }
 )
-_TYPES = (
-    PointField.FLOAT32,
-    PointField.FLOAT32,
-    PointField.FLOAT32,
-    PointField.FLOAT32,  # as RViz and PCL have it: the bytes of 0x00RRGGBB
-    PointField.UINT32,
-)
+# Of the fields; rgb as RViz and PCL have it: the bytes of 0x00RRGGBB.
+_TYPES = ("FLOAT32", "FLOAT32", "FLOAT32", "FLOAT32", "UINT32")
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +146,9 @@ def _together(depth: NDArray[np.float32]) -> NDArray[np.bool_]:
     return (slices >= first) & (slices <= last)
 
 
-def cloud_message(header: Header, objects: Sequence[Solid]) -> PointCloud2:
+def cloud_message(
+    header: Header, objects: Sequence[Solid], class_of: ClassOf = ros_class
+) -> PointCloud2:
     """Returns the points of all objects as one cloud: x, y, z, rgb, label."""
     count = sum(len(solid.points) for solid in objects)
     cloud = np.empty(count, _POINT)
@@ -159,12 +160,18 @@ def cloud_message(header: Header, objects: Sequence[Solid]) -> PointCloud2:
         part["rgb"] = red << 16 | green << 8 | blue
         part["label"] = solid.label
         begin += len(solid.points)
-    message = PointCloud2(
+    field = class_of("sensor_msgs/msg/PointField")
+    message = class_of("sensor_msgs/msg/PointCloud2")(
         header=header,
         height=1,
         width=count,
         fields=[
-            PointField(name=name, offset=int(_POINT.fields[name][1]), datatype=kind, count=1)  # type: ignore[index]
+            field(
+                name=name,
+                offset=int(_POINT.fields[name][1]),  # type: ignore[index]
+                datatype=getattr(field, kind),
+                count=1,
+            )
             for name, kind in zip(_POINT.names or (), _TYPES, strict=True)
         ],
         is_bigendian=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 
 import numpy as np
@@ -11,7 +11,9 @@ from geometry_msgs.msg import Point
 from numpy.typing import NDArray
 
 import mobile_sam
+from mobile_sam_ros.candidates import Candidate
 from mobile_sam_ros.conversions import BadMessage, mask_from_image
+from mobile_sam_ros.identity import Identity
 from mobile_sam_ros.msg import Prompt as PromptMessage
 from mobile_sam_ros.msg import PromptPoint
 
@@ -82,6 +84,21 @@ def prompt_from_message(
     if message.mask.height:
         mask = mask_logits(mask_from_image(message.mask, image_hw))
     return mobile_sam.Prompt(box=box, points=points, labels=labels, mask_logits=mask)
+
+
+def of_prompts(
+    prompts: Sequence[PromptMessage],
+    image_hw: tuple[int, int],
+    mask_logits: Callable[[NDArray[np.bool_]], NDArray[np.float32]],
+    topic: str,
+) -> Iterator[Candidate]:
+    """Yields prompts; `mask_logits` is `Predictor.mask_logits`, the others as for detections."""
+    for message in prompts:
+
+        def make(message: PromptMessage = message) -> mobile_sam.Prompt:
+            return prompt_from_message(message, image_hw, mask_logits)
+
+        yield Candidate(Identity(message.id, message.class_id), make, f"{topic}: prompt")
 
 
 def named(

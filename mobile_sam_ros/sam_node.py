@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, NoReturn
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point, PointStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
@@ -402,11 +402,11 @@ class SamNode(LifecycleNode):
             self._miss(message)
         problems = self._statistics.problems()
         if silent:
-            problems.insert(0, diagnostics.Problem(DiagnosticStatus.WARN, "no images"))
+            problems.insert(0, diagnostics.Problem(diagnostics.WARN, "no images"))
         detections = self.resolve_topic_name("detections")
         if active and self._detector_seen > 0 and not self.count_publishers(detections):
             text = f"nobody publishes {detections} any more"
-            problems.append(diagnostics.Problem(DiagnosticStatus.WARN, text))
+            problems.append(diagnostics.Problem(diagnostics.WARN, text))
         values = self._statistics.values()
         if self._predictor is not None:
             values |= {"device": self._predictor.device, "weights": self.values.weights}

@@ -10,7 +10,7 @@ from time import monotonic
 import numpy as np
 import rclpy
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, Image
 from vision_msgs.msg import Detection2D
 
 import mobile_sam
@@ -18,18 +18,20 @@ from mobile_sam.backends import free_unused
 from mobile_sam.everything import EverythingSettings, segment_everything
 from mobile_sam.quoting import first_line
 from mobile_sam.segments import concatenate
-from mobile_sam_ros.candidates import best, of_detections, of_prompts, why_left_out
-from mobile_sam_ros.conversions import rgb_from_compressed, rgb_from_image
+from mobile_sam_ros.candidates import Selection, best, class_names, of_detections, why_left_out
+from mobile_sam_ros.conversions import rgb_from_message
 from mobile_sam_ros.depth import camera_from_info, metres_from_image
 from mobile_sam_ros.diagnostics import Statistics
-from mobile_sam_ros.following import Following, Shown
+from mobile_sam_ros.following import Following
 from mobile_sam_ros.frames import Frame
-from mobile_sam_ros.identity import Identity
+from mobile_sam_ros.identity import Identity, Shown
 from mobile_sam_ros.msg import Prompt as PromptMessage
 from mobile_sam_ros.msg import SegmentArray
-from mobile_sam_ros.outputs import THREE_D, Outputs, segments_message
+from mobile_sam_ros.outputs import THREE_D, Outputs
 from mobile_sam_ros.parameters import Parameters
 from mobile_sam_ros.point_cloud import Solid, solids
+from mobile_sam_ros.prompts import of_prompts
+from mobile_sam_ros.results import segments_message
 
 _SAID = 10  # problems of one request that its answer names
 
@@ -293,10 +295,7 @@ class Segmentation:
         """Returns the pixels, and the embedding if this image was the last one as well."""
         if self._last is not None and self._last[0] is frame:
             return self._last[1], self._last[2]
-        most_pixels = self._parameters().max_image_pixels
-        if isinstance(frame.message, CompressedImage):
-            return rgb_from_compressed(frame.message, most_pixels), None
-        return rgb_from_image(frame.message, most_pixels), None
+        return rgb_from_message(frame.message, self._parameters().max_image_pixels), None
 
     def _shown(
         self,
@@ -311,8 +310,14 @@ class Segmentation:
         `unnamed` is what detections without an id are called, with their number.
         """
         values, topics = self._parameters(), self._topics
+        selection = Selection(
+            values.min_score,
+            class_names(values.classes),
+            values.box_padding,
+            (values.detections_height, values.detections_width),
+        )
         candidates = [
-            *of_detections(detections, image_hw, values, topics.detections, unnamed),
+            *of_detections(detections, image_hw, selection, topics.detections, unnamed),
             *of_prompts(prompts, image_hw, self._predictor.mask_logits, topics.prompts),
         ]
         found, left_out = best(candidates, values.max_objects, complain)

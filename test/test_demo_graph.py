@@ -21,11 +21,11 @@ from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
 from mobile_sam.scenes import MovingScene
+from mobile_sam_ros.bags.definitions import add_type
 from mobile_sam_ros.demo import run
 from mobile_sam_ros.demo.boxes import label_boxes, labels_from_image
 from mobile_sam_ros.demo.monitor import Monitor
 from mobile_sam_ros.demo.processes import ChildDied, children
-from mobile_sam_ros.demo.recorder import add_type
 from mobile_sam_ros.demo.recording import DETECTIONS, IMAGE, TRUTH, messages, read_recording
 
 SEED, OBJECTS, FRAMES = 3, 3, 12

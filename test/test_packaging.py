@@ -27,7 +27,8 @@ from ros_environment.plan import read_setup
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 MANIFEST = ElementTree.parse(CHECKOUT / "package.xml").getroot()
-EXECUTABLES = ("sam_node", "camera", "detector", "recorder")
+EXECUTABLES = ("sam_node", "camera", "detector", "recorder", "segment-bag", "bag-report")
+COMMANDS = ("mobile-sam", "segment-bag", "bag-report")
 
 # Modules whose package in package.xml has another name than they have.
 DECLARED_AS = {
@@ -140,7 +141,8 @@ def check_installed(prefix: Path) -> None:
     assert not missing
     for executable in EXECUTABLES:
         assert os.access(prefix / "lib/mobile_sam_ros" / executable, os.X_OK), executable
-    assert os.access(prefix / "bin/mobile-sam", os.X_OK)
+    for command in COMMANDS:
+        assert os.access(prefix / "bin" / command, os.X_OK), command
     assert (prefix / "share/mobile_sam_ros/LICENSE").exists()
     for directory in ("launch", "config"):
         for path in (CHECKOUT / directory).glob("*.*"):

@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,16 @@ from tqdm import tqdm
 
 from mobile_sam.cli.errors import UserError
 from mobile_sam.cli.model_options import add_model_options, load_predictor
+from mobile_sam.cli.prompt_options import (
+    BOX_FORM,
+    POINT_FORM,
+    POINTS_FORM,
+    add_everything_options,
+    box_prompt,
+    everything_settings,
+    point_prompt,
+    points_prompt,
+)
 from mobile_sam.coco import Boxes, CocoError, CocoWriter, read_boxes
 from mobile_sam.everything import EverythingSettings, segment_everything
 from mobile_sam.overlay import label_image, overlay_image
@@ -24,6 +33,7 @@ from mobile_sam.pictures import Picture, PictureError, open_pictures
 from mobile_sam.predictor import Predictor
 from mobile_sam.prompts import Prompt
 from mobile_sam.segments import Segments
+from mobile_sam.videos import VideoFile
 
 _OUTPUTS = ("masks", "overlays", "coco")
 _ALPHA = 0.5
@@ -61,27 +71,27 @@ def add_command(commands: Any) -> None:
     what = parser.add_argument_group("what to segment")
     what.add_argument(
         "--box",
-        type=_box,
+        type=box_prompt,
         action="append",
         dest="prompts",
         default=[],
-        metavar="X_MIN,Y_MIN,X_MAX,Y_MAX",
+        metavar=BOX_FORM,
         help="an object by its box; may be given again, for another object",
     )
     what.add_argument(
         "--point",
-        type=_point,
+        type=point_prompt,
         action="append",
         dest="prompts",
-        metavar="X,Y",
+        metavar=POINT_FORM,
         help="an object by a point on it; may be given again, for another object",
     )
     what.add_argument(
         "--points",
-        type=_points,
+        type=points_prompt,
         action="append",
         dest="prompts",
-        metavar='"X,Y X,Y !X,Y"',
+        metavar=f'"{POINTS_FORM}"',
         help="one object by several points; ! before those that are not on it",
     )
     what.add_argument(
@@ -95,22 +105,7 @@ def add_command(commands: Any) -> None:
         action="store_true",
         help="all objects; together with --boxes-from one for each box, after the same filters",
     )
-    everything = parser.add_argument_group("everything")
-    for name, kind in (
-        ("points_per_side", int),
-        ("least_predicted_iou", float),
-        ("least_stability", float),
-        ("box_nms", float),
-        ("crop_layers", int),
-        ("least_region", int),
-    ):
-        everything.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=kind,
-            default=_default(name),
-            metavar="N" if kind is int else "SHARE",
-            help=f"{_EVERYTHING_HELP[name]} (%(default)s)",
-        )
+    add_everything_options(parser.add_argument_group("everything"))
     model = parser.add_argument_group("model and output")
     add_model_options(model)
     model.add_argument(
@@ -124,51 +119,6 @@ def add_command(commands: Any) -> None:
         help=f"some of {', '.join(_OUTPUTS)} (all of them)",
     )
     parser.set_defaults(run=run)
-
-
-_EVERYTHING_HELP = {
-    "points_per_side": "points of the grid along each side of the picture",
-    "least_predicted_iou": "leave out masks that the model thinks worse of",
-    "least_stability": "leave out masks that change more when cut a little higher or lower",
-    "box_nms": "of masks whose boxes overlap more, keep the best",
-    "crop_layers": "look again in 4, 16, … crops, for small objects",
-    "least_region": "remove holes and islands of fewer pixels from the masks",
-}
-
-
-def _default(name: str) -> Any:
-    return next(field.default for field in fields(EverythingSettings) if field.name == name)
-
-
-def _numbers(text: str, count: int, form: str) -> list[float]:
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if len(values) != count:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {form}")
-    return values
-
-
-def _prompt(**parts: Any) -> Prompt:
-    try:
-        return Prompt(**parts)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _box(text: str) -> Prompt:
-    return _prompt(box=_numbers(text, 4, "X_MIN,Y_MIN,X_MAX,Y_MAX"))
-
-
-def _point(text: str) -> Prompt:
-    return _prompt(points=[_numbers(text, 2, "X,Y")])
-
-
-def _points(text: str) -> Prompt:
-    words = text.split()
-    points = [_numbers(word.removeprefix("!"), 2, "X,Y or !X,Y") for word in words]
-    return _prompt(points=points, labels=[0 if word.startswith("!") else 1 for word in words])
 
 
 def _outputs(text: str) -> set[str]:
@@ -187,15 +137,15 @@ def run(options: argparse.Namespace) -> int:
         )
     if options.everything and options.prompts:
         raise UserError("--everything needs no --box, --point or --points: leave one of them out")
-    settings = EverythingSettings(**{name: getattr(options, name) for name in _EVERYTHING_HELP})
+    settings = everything_settings(options)
     try:
         boxes, categories = read_boxes(options.boxes_from) if options.boxes_from else ({}, None)
         pictures = open_pictures(options.input)
     except (CocoError, PictureError) as error:
         raise UserError(str(error)) from error
     predictor = load_predictor(options)
-    coco = CocoWriter(categories) if categories else CocoWriter()
-    damaged = objects = seen = 0
+    coco = CocoWriter(categories)
+    damaged = objects = seen = with_boxes = 0
     with _Writer(options.output, options.write, pictures.rate) as writer:
         bar = tqdm(
             pictures,
@@ -217,9 +167,10 @@ def run(options: argparse.Namespace) -> int:
             writer.write(picture, segments)
             objects += int(np.count_nonzero(segments.area))
             seen += 1
+            with_boxes += of_picture is not None
     if "coco" in options.write:
         coco.save(options.output / "segments.json")
-    if boxes and not any(image["file_name"] in boxes for image in coco.images):
+    if boxes and not with_boxes:
         raise UserError(f"{options.boxes_from}: has no picture of {options.input}")
     print(f"{objects} objects in {seen} pictures, in {options.output}")
     return 1 if damaged else 0
@@ -267,8 +218,8 @@ class _Writer:
     """Writes masks and overlays as they come."""
 
     def __init__(self, directory: Path, wanted: set[str], rate: float) -> None:
-        self._directory, self._wanted, self._rate = directory, wanted, rate
-        self._video: cv2.VideoWriter | None = None
+        self._directory, self._wanted = directory, wanted
+        self._video = VideoFile(directory / "overlay.mp4", rate) if rate else None
         directory.mkdir(parents=True, exist_ok=True)
         for name in ("masks", "overlays"):
             if name in wanted and not (rate and name == "overlays"):
@@ -279,7 +230,7 @@ class _Writer:
 
     def __exit__(self, *error: object) -> None:
         if self._video is not None:
-            self._video.release()
+            self._video.__exit__(*error)
 
     def write(self, picture: Picture, segments: Segments) -> None:
         assert picture.image is not None
@@ -290,21 +241,11 @@ class _Writer:
                 _write_image(path, mask.astype(np.uint8) * np.uint8(255))
         if "overlays" in self._wanted:
             labels = label_image(segments.crops, segments.boxes, segments.image_size)
-            overlay = overlay_image(picture.image, labels, _ALPHA)[..., ::-1]
-            if self._rate:
-                self._write_frame(np.ascontiguousarray(overlay))
+            overlay = overlay_image(picture.image, labels, _ALPHA)
+            if self._video is not None:
+                self._video.write(overlay)
             else:
-                _write_image(self._directory / "overlays" / f"{stem}.png", overlay)
-
-    def _write_frame(self, overlay: NDArray[np.uint8]) -> None:
-        path = self._directory / "overlay.mp4"
-        if self._video is None:
-            code = cv2.VideoWriter.fourcc(*"mp4v")
-            size = overlay.shape[1], overlay.shape[0]
-            self._video = cv2.VideoWriter(str(path), code, self._rate, size)
-            if not self._video.isOpened():
-                raise UserError(f"{path}: cannot be written")
-        self._video.write(overlay)
+                _write_image(self._directory / "overlays" / f"{stem}.png", overlay[..., ::-1])
 
 
 def _write_image(path: Path, image: NDArray[np.uint8]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -51,6 +51,13 @@ class Colours:
         self.around = histogram(codes[~mask])
         self.table: NDArray[np.float32]
         tell_apart([self])
+
+    @classmethod
+    def restored(cls, values: Mapping[str, NDArray]) -> Colours:
+        """Returns colours of which `vars` are these."""
+        colours = cls.__new__(cls)
+        vars(colours).update(values)
+        return colours
 
     def learn(self, codes: NDArray[np.int32], mask: NDArray[np.bool_]) -> None:
         """Changes the colours a little towards those in another image."""

@@ -16,7 +16,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from itertools import groupby
+from typing import Any
 
 import cv2
 import numpy as np
@@ -36,11 +37,10 @@ from mobile_sam.tracking.appearance import (
     tell_apart,
 )
 from mobile_sam.tracking.evidence import LEAST_AREA, Evidence, View, predict, search
-from mobile_sam.tracking.motion import Motion, still, times
+from mobile_sam.tracking.motion import still
+from mobile_sam.tracking.track import Track, TrackedObject, TrackState
 
 _WORKING_SIDE = 640  # pixels: larger images are scaled down for all but the masks
-_LOST_AFTER = 5  # images without it
-_EXTRAPOLATED = 8  # images, at most, for which an object that is not seen moves on
 _POINTS = 3
 _LEAST_SHARE = 0.15  # of the template that has to be seen
 _WHOLE_SHARE = 0.85  # from which on all of it is seen
@@ -55,69 +55,6 @@ _SURE_SIMILARITY = 0.9
 _SMALLER, _LARGER = 0.3, 1.8  # than its usual area
 _OVERLAP = 0.5  # of the smaller mask, from which on two objects cannot both be right
 _RATE = 0.1
-_FIRST_NOISE = 10.0
-
-
-class TrackState(Enum):
-    """Whether an object is seen."""
-
-    ACTIVE = "active"
-    OCCLUDED = "occluded"
-    """Not seen for a few images: something is in front of it, or it looks otherwise."""
-    LOST = "lost"
-    """Not seen for longer. It is looked for, and becomes active when it is found."""
-
-
-@dataclass(frozen=True)
-class TrackedObject:
-    """Where a track stands after an image.
-
-    Attributes:
-        id: as it was started.
-        state: whether it is seen.
-        age: images since it was started.
-        unseen: images since it was seen last.
-        confidence: 0 to 1, how well its mask agrees with how it moved and what it looks like; 0 if
-            it is not seen.
-    """
-
-    id: str
-    state: TrackState
-    age: int
-    unseen: int
-    confidence: float
-
-
-@dataclass(eq=False)
-class _Track:
-    id: str
-    template: Template
-    colours: Colours
-    area: float
-    mask: NDArray[np.bool_] | None  # in the last image; None: not seen
-    logits: Tensor  # of that mask, (m, m)
-    predicted_iou: float
-    seconds: float  # when it was seen last
-    motion: Motion  # in `interval` seconds
-    interval: float = 0.0
-    noise: float = _FIRST_NOISE
-    age: int = 0
-    unseen: int = 0
-    confidence: float = 1.0
-
-    @property
-    def state(self) -> TrackState:
-        if not self.unseen:
-            return TrackState.ACTIVE
-        return TrackState.OCCLUDED if self.unseen < _LOST_AFTER else TrackState.LOST
-
-    def expected(self, seconds: float) -> Motion:
-        """Returns the motion from the template to an image at that time."""
-        elapsed = seconds - self.seconds
-        if self.interval <= 0 or elapsed <= 0:
-            return self.motion
-        factor = min(elapsed / self.interval, _EXTRAPOLATED)
-        return times(self.motion, factor, self.template.centre)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +81,7 @@ class Tracker:
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
-        self._tracks: dict[str, _Track] = {}
+        self._tracks: dict[str, Track] = {}
         self.image_size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -205,7 +142,7 @@ class Tracker:
                 empty.append(id)
                 continue
             before = self._tracks.get(id)
-            self._tracks[id] = _Track(
+            self._tracks[id] = Track(
                 id,
                 Template.cut(view.image, mask),
                 Colours(view.codes, mask),
@@ -272,6 +209,27 @@ class Tracker:
             for track in list(self._tracks.values())  # at once: another thread may start some
         ]
 
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Returns all that it knows as arrays by names, from which another tracker of the same
+        model can go on (`restore`)."""
+        size = {} if self.image_size is None else {"image_size": np.array(self.image_size)}
+        return size | {
+            f"{number:06}/{name}": array
+            for number, track in enumerate(self._tracks.values())
+            for name, array in track.arrays().items()
+        }
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Takes over a `state`, and forgets what it knew."""
+        size = state.get("image_size")
+        self.image_size = None if size is None else (int(size[0]), int(size[1]))
+        parts = sorted(name.split("/") for name in state if "/" in name)
+        tracks = (
+            Track.from_arrays({name: state[f"{number}/{name}"] for _, name in names})
+            for number, names in groupby(parts, lambda part: part[0])
+        )
+        self._tracks = {track.id: track for track in tracks}
+
     def _check_size(self, image: NDArray[np.uint8]) -> None:
         """Forgets what was seen in images of another size."""
         if self.image_size != image.shape[:2]:
@@ -281,7 +239,7 @@ class Tracker:
     def _tell_apart(self) -> None:
         tell_apart([track.colours for track in self._tracks.values()])
 
-    def _evidence(self, track: _Track, view: View, seconds: float) -> Evidence | None:
+    def _evidence(self, track: Track, view: View, seconds: float) -> Evidence | None:
         if track.state is not TrackState.LOST:
             motion = track.expected(seconds)
             found = predict(track.template, track.colours, track.area, track.noise, motion, view)
@@ -351,7 +309,7 @@ class Tracker:
                     del claims[id]
                     break
 
-    def _learn(self, track: _Track, claim: _Claim, view: View, seconds: float) -> None:
+    def _learn(self, track: Track, claim: _Claim, view: View, seconds: float) -> None:
         """Takes over what an object looks like now, and how it moves."""
         evidence, mask = claim.evidence, claim.mask
         whole = evidence.share >= _WHOLE_SHARE and claim.agreement >= _SURE_AGREEMENT
@@ -412,7 +370,7 @@ def _agreement(masks: NDArray[np.bool_], field: NDArray[np.float32]) -> NDArray[
     return gain / np.maximum(np.maximum(field, 0).sum() + loss, 1e-6)
 
 
-def _is_good(claim: _Claim, track: _Track, likelihood: float) -> bool:
+def _is_good(claim: _Claim, track: Track, likelihood: float) -> bool:
     """Returns whether a mask is the object's."""
     size = float(np.count_nonzero(claim.mask)) / track.area
     if claim.evidence.motion is None:

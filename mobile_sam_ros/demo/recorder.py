@@ -6,7 +6,6 @@ came over the wire, with the time of their arrival.
 
 from __future__ import annotations
 
-import importlib
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,6 @@ from time import time_ns
 from typing import Any
 
 import rclpy
-from ament_index_python.packages import get_package_share_directory
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -24,7 +22,6 @@ from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rosbags.interfaces import (
     Connection,
-    Nodetype,
     Qos,
     QosDurability,
     QosHistory,
@@ -33,35 +30,16 @@ from rosbags.interfaces import (
     QosTime,
 )
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, WriterError
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-from rosbags.typesys.store import Typestore
+from rosbags.typesys import Stores, get_typestore
 
+from mobile_sam_ros.bags.definitions import add_type
 from mobile_sam_ros.demo.nodes import DemoNode
+from mobile_sam_ros.message_classes import ros_class
 
 _DEPTH = 100  # messages of a topic that may wait while the disk is busy
 _DISCOVERY_SECONDS = 0.1
 # Whether a callback that takes two arguments gets the message's information; Humble's gets none.
 _TELLS_ARRIVAL = hasattr(Subscription, "CallbackType")
-
-
-def add_type(store: Typestore, name: str) -> None:
-    """Adds the definition of a message type, such as std_msgs/msg/Header, and all it contains.
-
-    Raises:
-        LookupError: its package is not installed.
-        OSError: the package has no such message.
-    """
-    if name in store.fielddefs:
-        return
-    package, _, kind = name.split("/")
-    path = Path(get_package_share_directory(package), "msg", f"{kind}.msg")
-    definition = get_types_from_msg(path.read_text(encoding="utf-8"), name)
-    for _, field in definition[name][1]:
-        # An array or sequence wraps the type of its elements.
-        node, inner = field[1][0] if field[0] in (Nodetype.ARRAY, Nodetype.SEQUENCE) else field
-        if node == Nodetype.NAME:
-            add_type(store, str(inner))
-    store.register(definition)
 
 
 def matching_qos(publishers: Sequence[TopicEndpointInfo]) -> QoSProfile:
@@ -122,11 +100,10 @@ class RecorderNode(DemoNode):
                     self._record(topic, name, publishers)
 
     def _record(self, topic: str, name: str, publishers: Sequence[TopicEndpointInfo]) -> None:
-        package, _, kind = name.split("/")
         try:
             add_type(self._store, name)
-            message_type = getattr(importlib.import_module(f"{package}.msg"), kind)
-        except (ImportError, AttributeError, LookupError, OSError) as error:
+            message_type = ros_class(name)
+        except (ImportError, AttributeError, LookupError) as error:
             self.get_logger().warning(f"{topic} is not recorded: {name} is not known: {error}")
             return
         connection = self._writer.add_connection(

@@ -14,6 +14,7 @@ from rosbags.highlevel import AnyReader
 from mobile_sam_ros.conversions import nanoseconds, rgb_from_image
 from mobile_sam_ros.demo.boxes import labels_from_image
 from mobile_sam_ros.diagnostics import status_values
+from mobile_sam_ros.results import crop_of
 
 SAM = "/sam"
 IMAGE, TRUTH, DETECTIONS = "/image", "/truth/labels", "/detections"
@@ -77,8 +78,7 @@ def mask_overlap(segment: Any, inside: NDArray[np.bool_]) -> float:
         segment: mobile_sam_ros/msg/Segment.
         inside: bool (H, W), of the whole image.
     """
-    roi, crop = segment.roi, segment.mask
-    mask = np.frombuffer(crop.data, np.uint8).reshape(crop.height, crop.step)[:, : crop.width] > 0
+    roi, mask = segment.roi, crop_of(segment)
     under = inside[roi.y_offset : roi.y_offset + roi.height, roi.x_offset :][:, : roi.width]
     common = np.count_nonzero(mask & under) if mask.size else 0
     union = np.count_nonzero(mask) + np.count_nonzero(inside) - common

@@ -22,7 +22,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from mobile_sam_ros.conversions import image_message, nanoseconds
-from mobile_sam_ros.diagnostics import find_status
+from mobile_sam_ros.diagnostics import OK, find_status
 from mobile_sam_ros.frames import Frame, FrameRing
 from mobile_sam_ros.msg import Prompt, PromptArray, SegmentArray
 from mobile_sam_ros.panel.meter import Meter
@@ -112,7 +112,7 @@ class PanelNode(Node):
         """Whether the node says that all is well, and what it says."""
         if self._status is None or monotonic() - self._status_at > _SILENCE_SECONDS:
             return False, f"nothing is heard of the node {self._sam}"
-        return self._status.level == DiagnosticStatus.OK, self._status.message
+        return self._status.level == OK, self._status.message
 
     def watch(self, watched: bool) -> None:
         """Listens only while somebody looks: what nobody listens to is not computed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import cv2
@@ -73,6 +74,30 @@ def test_one_click_each_and_300_images(predictor: Predictor) -> None:
                 assert on == int(id), f"image {index}: the mask of {id} lies on {on}"
     means = {id: float(np.mean(values)) for id, values in overlaps.items()}
     assert min(means.values()) >= 0.75, means
+
+
+def test_another_tracker_goes_on_from_a_state(predictor: Predictor) -> None:
+    """One written to a file and read back, with an object that is lost; to the last bit."""
+    watched, other = Watched(predictor), Watched(predictor)
+    first = SCENE.frame(0)
+    watched.start(first.image, {str(k): click(first.labels == k) for k in (1, 3)})
+    for index in range(1, 9):
+        watched.step(SCENE.frame(index, without=(3,) if index > 2 else ()).image)
+    assert watched.state("3") is TrackState.LOST
+    file = io.BytesIO()
+    np.savez(file, **watched.tracker.state())
+    with np.load(io.BytesIO(file.getvalue()), allow_pickle=False) as state:
+        other.tracker.restore(state)
+    other.seconds = watched.seconds
+    assert other.tracker.objects() == watched.tracker.objects()
+    for index in range(9, 13):
+        image = SCENE.frame(index).image
+        masks, expected = other.step(image), watched.step(image)
+        assert list(masks) == list(expected) == ["1", "3"]
+        for id, mask in masks.items():
+            np.testing.assert_array_equal(mask, expected[id])
+        assert other.tracker.objects() == watched.tracker.objects()
+    assert watched.state("3") is TrackState.ACTIVE
 
 
 def test_what_disappears_is_lost_and_found_again(predictor: Predictor) -> None:

@@ -26,8 +26,8 @@ from mobile_sam_ros.conversions import BadMessage
 from mobile_sam_ros.depth import Camera, camera_from_info, metres_from_image
 from mobile_sam_ros.identity import Identity
 from mobile_sam_ros.markers import markers_message
-from mobile_sam_ros.outputs import detections_3d_message
 from mobile_sam_ros.point_cloud import cloud_message, solids
+from mobile_sam_ros.results import detections_3d_message
 
 CAMERA = Camera(500.0, 510.0, 319.5, 239.5, (480, 640))
 
