@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from time import time_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rclpy
 from ament_index_python.packages import get_package_share_directory
@@ -21,7 +21,6 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
-from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rosbags.interfaces import (
     Connection,
     Nodetype,
@@ -37,6 +36,9 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from mobile_sam_ros.demo.nodes import DemoNode
+
+if TYPE_CHECKING:
+    from rclpy.topic_endpoint_info import TopicEndpointInfo  # rclpy.endpoint_info from Lyrical on
 
 _DEPTH = 100  # messages of a topic that may wait while the disk is busy
 _DISCOVERY_SECONDS = 0.1
