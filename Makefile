@@ -1,4 +1,5 @@
 # make demo    a camera, a detector and the node on real DDS; VIDEO=… for a file or a folder
+# make panel   the same without a detector: show it objects yourself, in the browser
 # make test    all tests; ARGS="-k name" to choose
 # make docs    the documentation, in docs/_build/html
 # All first make the environment they need, once, under ~/.cache/mobile_sam_ros.
@@ -8,7 +9,7 @@ ENVIRONMENT = $(PYTHON) tools/environment.py
 VIDEO ?=
 ARGS ?=
 
-.PHONY: help demo test docs environment shell clean-cache
+.PHONY: help demo panel test docs environment shell clean-cache
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -16,6 +17,9 @@ help:
 
 demo:
 	@$(ENVIRONMENT) run -- python3 -m mobile_sam_ros.demo.run $(if $(VIDEO),--video "$(VIDEO)") $(ARGS)
+
+panel:
+	@$(ENVIRONMENT) run -- python3 -m mobile_sam_ros.demo.live $(if $(VIDEO),--video "$(VIDEO)") $(ARGS)
 
 test:
 	@$(ENVIRONMENT) run -- python3 -m pytest $(ARGS)

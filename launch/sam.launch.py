@@ -35,6 +35,9 @@ ARGUMENTS = {
     "log_level": ("info", "Severity from which the node logs."),
     "rviz": ("false", "Show images, overlay, labels, points and 3-D boxes in RViz."),
     "fixed_frame": ("camera", "Fixed frame of RViz: the images' frame_id, or one that TF knows."),
+    "panel": ("false", "Serve the web page on which objects are shown by clicking."),
+    "panel_host": ("127.0.0.1", "Address that the panel listens on; 0.0.0.0: all, with a token."),
+    "panel_port": ("8080", "Port of the panel; of several cameras, those from there on."),
     "record": ("false", "Record all inputs and outputs into a bag (MCAP)."),
     "bag": ("", "Folder of the bag, which must not be there yet; empty: named by the time."),
 }
@@ -109,6 +112,27 @@ def start(context: LaunchContext) -> list[Action]:
                 remappings=launching.layout_remappings(contents, place, topics["image"]),
             )
             for place in places
+        ]
+    if typed(given, "panel", bool):
+        port = typed(given, "panel_port", int)
+        actions += [
+            Node(
+                package="mobile_sam_ros",
+                executable="panel",
+                namespace=place.namespace,
+                parameters=[
+                    {
+                        "host": given["panel_host"],
+                        "port": port + number,
+                        "image_transport": values.get("image_transport", "raw"),
+                        "use_sim_time": simulated,
+                    }
+                ],
+                remappings=launching.panel_remappings(place, topics),
+                output="screen",
+                emulate_tty=True,
+            )
+            for number, place in enumerate(places)
         ]
     if typed(given, "record", bool):
         for package in ("ros2bag", "rosbag2_storage_mcap"):

@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import re
+import time
 import urllib.request
+import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from mobile_sam.modeling import DEMO, MOBILE_SAM, Sam, SamConfig
+from mobile_sam.quoting import first_line, quoted
 
 _CHUNK = 1 << 18
 _TIMEOUT_SECONDS = 30
+_LARGEST_DOWNLOAD = 1 << 30  # bytes, twenty times what is expected
+_ABANDONED_SECONDS = 24 * 3600  # without a change, after which a partial download is nobody's
 
 
 class WeightsError(Exception):
@@ -130,6 +135,7 @@ def download(entry: WeightsEntry) -> Path:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path.parent)
         _fetch(entry, partial)
         verify(entry, partial)
         partial.replace(path)
@@ -141,6 +147,13 @@ def download(entry: WeightsEntry) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def remove_abandoned(directory: Path) -> None:
+    """Removes what processes left half written that were killed (`*.partial`), long ago."""
+    for partial in directory.glob("*.partial"):
+        if time.time() - partial.stat().st_mtime > _ABANDONED_SECONDS:
+            partial.unlink(missing_ok=True)
 
 
 def _fetch(entry: WeightsEntry, path: Path) -> None:
@@ -157,6 +170,11 @@ def _fetch(entry: WeightsEntry, path: Path) -> None:
         while chunk := response.read(_CHUNK):
             file.write(chunk)
             bar.update(len(chunk))
+            if bar.n > _LARGEST_DOWNLOAD:
+                raise OSError(f"it has more than {_LARGEST_DOWNLOAD} bytes")
+        # Else a machine that loses power may find the name and not the contents.
+        file.flush()
+        os.fsync(file.fileno())
 
 
 # How the official checkpoint's names become ours: timm calls a convolution `conv` and a norm `bn`,
@@ -220,14 +238,36 @@ def read_checkpoint(path: Path) -> tuple[SamConfig, dict[str, Tensor]]:
                 text = (file.metadata() or {}).get("config")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return (SamConfig.from_json(text) if text else MOBILE_SAM), tensors
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        cause = str(error).strip().split("\n")[0]
-        raise WeightsError(f"{path}: not a checkpoint that can be read safely: {cause}") from error
+        _refuse_bomb(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch thinks of an old file's contents
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes bring an unpickler to raise anything
+        raise WeightsError(
+            f"{path}: not a checkpoint that can be read safely: {first_line(error)}"
+        ) from error
     state = _unwrapped(state)
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
+    ):
         raise WeightsError(f"{path}: not a table of tensors")
     return MOBILE_SAM, convert_official(state)
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Refuses a `.pt` file, which is an archive, that would be larger unpacked than it is.
+
+    PyTorch stores and never compresses; but it reads what is compressed, however large it gets.
+
+    Raises:
+        ValueError: it claims more bytes than it has.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        claimed = sum(item.file_size for item in archive.infolist())
+    if claimed > path.stat().st_size:
+        raise ValueError(f"claims to hold {claimed} bytes, but has {path.stat().st_size}")
 
 
 def _unwrapped(state: object) -> object:
@@ -248,9 +288,13 @@ def _mismatches(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> It
         elif found[name].shape != tensor.shape:
             shapes = tuple(found[name].shape), tuple(tensor.shape)
             yield f"has {name} of shape {shapes[0]}, the architecture needs {shapes[1]}"
+        elif found[name].layout != torch.strided or found[name].is_complex():
+            yield f"has {name} as {found[name].layout} of {found[name].dtype}"
+        elif found[name].is_floating_point() and not found[name].isfinite().all():
+            yield f"has {name} with numbers that are not finite"
     for name in found:
         if name not in wanted:
-            yield f"has {name}, which the architecture does not know"
+            yield f"has {quoted(name)}, which the architecture does not know"
 
 
 def load_sam(weights: str | os.PathLike[str] = "demo", device: str = "cpu") -> Sam:
@@ -278,9 +322,20 @@ def load_sam(weights: str | os.PathLike[str] = "demo", device: str = "cpu") -> S
                 f"no weights of the name {name!r} (known: {known}), and no such file"
             )
     config, state = read_checkpoint(path)
-    model = Sam(config)
-    for mismatch in _mismatches(model.state_dict(), state):
-        raise WeightsError(f"{path}: {mismatch}")
-    model.load_state_dict(state)
+    try:
+        if config not in (MOBILE_SAM, DEMO):
+            with torch.device("meta"):  # takes no memory for what a file only claims
+                claimed = Sam(config)
+            _check(path, claimed, state)
+        model = Sam(config)
+        _check(path, model, state)
+        model.load_state_dict(state)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise WeightsError(f"{path}: makes no model: {first_line(error)}") from error
     model = model.eval().requires_grad_(False)
     return model.to(device).to(memory_format=torch.channels_last)
+
+
+def _check(path: Path, model: Sam, state: Mapping[str, Tensor]) -> None:
+    for mismatch in _mismatches(model.state_dict(), state):
+        raise WeightsError(f"{path}: {mismatch}")

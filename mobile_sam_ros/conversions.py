@@ -13,6 +13,14 @@ from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 from vision_msgs.msg import BoundingBox2D
 
+from mobile_sam.image_headers import read_header
+from mobile_sam.quoting import first_line, quoted
+
+MOST_PIXELS = 50_000_000
+"""Of an image, unless a parameter says otherwise: 8K has 33 million."""
+_LONGEST_SIDE = 32_767  # OpenCV counts pixels of a side in 16 bits here and there
+_HUGE = 1e30  # brightness beyond which a number means nothing
+
 # Encodings read here: channels, and the conversion to RGB.
 _PLAIN: dict[str, tuple[int, int | None]] = {
     "rgb8": (3, None),
@@ -49,17 +57,36 @@ def nanoseconds(stamp: Time) -> int:
 # --- Images in ------------------------------------------------------------------------------
 
 
-def rgb_from_image(message: Image) -> NDArray[np.uint8]:
+def check_size(height: int, width: int, most_pixels: int = MOST_PIXELS) -> None:
+    """Checks what an image claims before memory is taken for it.
+
+    Raises:
+        BadMessage: no pixels, or too many.
+    """
+    if height == 0 or width == 0:
+        raise BadMessage(f"image of size {width}x{height} has no pixels")
+    if max(height, width) > _LONGEST_SIDE:
+        raise BadMessage(
+            f"image of size {width}x{height} has a side of more than {_LONGEST_SIDE} pixels"
+        )
+    if height * width > most_pixels:
+        raise BadMessage(
+            f"image of size {width}x{height} has {height * width} pixels, more than the "
+            f"{most_pixels} of the parameter max_image_pixels"
+        )
+
+
+def rgb_from_image(message: Image, most_pixels: int = MOST_PIXELS) -> NDArray[np.uint8]:
     """Returns an image as uint8 (H, W, 3), RGB.
 
     The common 8-bit encodings are read here, without a copy where possible; all others by
     cv_bridge where there is one, else by rosbags-image.
 
     Raises:
-        BadMessage: no pixels, an unknown encoding, or fewer data than height and step say.
+        BadMessage: no pixels or more than `most_pixels`, an unknown encoding, or fewer data than
+            height and step say.
     """
-    if message.height == 0 or message.width == 0:
-        raise BadMessage(f"image of size {message.width}x{message.height} has no pixels")
+    check_size(message.height, message.width, most_pixels)
     if message.encoding in _TWO_PLANES:
         return _rgb_from_planes(message)
     if message.encoding not in _PLAIN:
@@ -109,15 +136,17 @@ def _rgb_from_planes(message: Image) -> NDArray[np.uint8]:
 
 def _without_padding(message: Image) -> Image:
     """Returns an image whose rows have no padding, which not every library knows."""
-    _check_length(message)
     row = message.width * _pixel_bytes(message.encoding)
-    if not row or message.step == row:
-        return message
+    if not row:
+        raise BadMessage(f"image has encoding {quoted(message.encoding)}, which is not known")
     if message.step < row:
         raise BadMessage(
             f"image has step {message.step}, but {message.width} pixels of {message.encoding} "
             f"are {row} bytes"
         )
+    _check_length(message)
+    if message.step == row:
+        return message
     rows = np.frombuffer(message.data, np.uint8, message.height * message.step)
     tight = np.ascontiguousarray(rows.reshape(message.height, message.step)[:, :row])
     result = Image(
@@ -148,15 +177,34 @@ def _convert_elsewhere(message: Image) -> NDArray[np.uint8]:
     try:
         image = _bridge(message)
     except Exception as error:  # each library has errors of its own for what it does not know
-        cause = str(error) or type(error).__name__
-        raise BadMessage(f"image has encoding {message.encoding!r}: {cause}") from error
+        # OpenCV's have several lines, of which one says what is wrong.
+        cause = getattr(error, "err", "") or first_line(error)
+        raise BadMessage(
+            f"image of size {message.width}x{message.height} has encoding "
+            f"{quoted(message.encoding)}: {cause}"
+        ) from error
     if image.dtype != np.uint8:
-        # What is deeper than a display has no scale of its own: from darkest to lightest.
-        wide = image.astype(np.float32)
-        image = cv2.normalize(wide, np.empty_like(wide), 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+        image = _stretched(image)
     if image.ndim == 2 or image.shape[2] == 1:
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)  # type: ignore[return-value]
+    if image.shape[2] == 2:
+        raise BadMessage(
+            f"image has encoding {quoted(message.encoding)}: two channels are no colours"
+        )
     return cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
+
+
+def _stretched(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """Returns what is deeper than a display, and has no scale of its own, from darkest to
+    lightest; black where it is not finite, as depth that is not known."""
+    with np.errstate(over="ignore"):
+        wide = image.astype(np.float32)
+    known = np.abs(wide) < _HUGE
+    wide[~known] = 0
+    low, high = (float(limit(wide[known])) if known.any() else 0.0 for limit in (np.min, np.max))
+    if high > low:
+        wide = (wide - low) / (high - low) * 255
+    return np.where(known & (high > low), wide, 0).astype(np.uint8)
 
 
 def _bridge(message: Image) -> NDArray[Any]:
@@ -172,18 +220,25 @@ def _bridge(message: Image) -> NDArray[Any]:
     return CvBridge().imgmsg_to_cv2(message, wanted or "passthrough")
 
 
-def rgb_from_compressed(message: CompressedImage) -> NDArray[np.uint8]:
+def rgb_from_compressed(
+    message: CompressedImage, most_pixels: int = MOST_PIXELS
+) -> NDArray[np.uint8]:
     """Returns a JPEG or PNG image as uint8 (H, W, 3), RGB.
 
     Raises:
-        BadMessage: it is neither, or damaged.
+        BadMessage: it is neither, damaged, or claims more than `most_pixels`, which is seen before
+            it is decoded.
     """
-    data = np.frombuffer(message.data, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    what = f"compressed image of format {quoted(message.format)} with {len(message.data)} bytes"
+    data = bytes(message.data)
+    try:
+        header = read_header(data)
+        check_size(header.height, header.width, most_pixels)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except (ValueError, cv2.error) as error:
+        raise BadMessage(f"{what} cannot be read: {error}") from error
     if image is None:
-        raise BadMessage(
-            f"compressed image of format {message.format!r} with {len(data)} bytes cannot be read"
-        )
+        raise BadMessage(f"{what} cannot be read: its {header.format} data are damaged")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 
 
@@ -194,7 +249,7 @@ def mask_from_image(message: Image, image_hw: tuple[int, int]) -> NDArray[np.boo
         BadMessage: not mono8, or not of the image's size.
     """
     if message.encoding not in ("mono8", "8UC1"):
-        raise BadMessage(f"mask has encoding {message.encoding!r}, not mono8")
+        raise BadMessage(f"mask has encoding {quoted(message.encoding)}, not mono8")
     if (message.height, message.width) != image_hw:
         raise BadMessage(
             f"mask has size {message.width}x{message.height}, the image {image_hw[1]}x{image_hw[0]}"
@@ -233,17 +288,19 @@ def box_from_detection(
     if box.size_x <= 0 or box.size_y <= 0:
         raise BadMessage(f"bbox with {shown} has no inside")
     cosine, sine = abs(np.cos(box.center.theta)), abs(np.sin(box.center.theta))
-    reach = 0.5 * np.array(
-        [box.size_x * cosine + box.size_y * sine, box.size_x * sine + box.size_y * cosine]
-    )
     height, width = image_hw
     scale = np.array([width / (detector_hw[1] or width), height / (detector_hw[0] or height)])
-    middle, reach = values[:2] * scale, reach * scale * (1 + 2 * padding)
-    low = np.maximum(middle - reach, 0)
-    high = np.minimum(middle + reach, (width, height))
-    if (high <= low).any():
+    with np.errstate(over="ignore", invalid="ignore"):
+        reach = 0.5 * np.array(
+            [box.size_x * cosine + box.size_y * sine, box.size_x * sine + box.size_y * cosine]
+        )
+        middle, reach = values[:2] * scale, reach * scale * (1 + 2 * padding)
+        corners = np.concatenate([middle - reach, middle + reach])
+    found = np.clip(corners, 0, (width, height) * 2).astype(np.float32)
+    # Written so that NaN, of numbers whose sum is infinite, is outside too.
+    if not (found[2:] > found[:2]).all():
         raise BadMessage(f"bbox with {shown} lies outside of the image of {width}x{height}")
-    return np.concatenate([low, high]).astype(np.float32)
+    return found
 
 
 # --- Out ------------------------------------------------------------------------------------

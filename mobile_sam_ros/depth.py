@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image
 
+from mobile_sam.quoting import quoted
 from mobile_sam_ros.conversions import BadMessage, nanoseconds
 
 # REP 118: metres as 32-bit floats with NaN where nothing is known, or millimetres as 16-bit
@@ -18,6 +19,7 @@ _UNITS: dict[str, tuple[type, float]] = {
     "16UC1": (np.uint16, 0.001),
     "mono16": (np.uint16, 0.001),
 }
+_FARTHEST = 1e5  # metres, beyond which a depth is none
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,14 @@ def camera_from_info(message: CameraInfo) -> Camera:
     """
     p, k = message.p, message.k
     fx, fy, cx, cy = (p[0], p[5], p[2], p[6]) if p[0] else (k[0], k[4], k[2], k[5])
-    if not (np.isfinite([fx, fy, cx, cy]).all() and fx > 0 and fy > 0):
-        raise BadMessage(f"camera_info has focal lengths {fx:g} and {fy:g}: not calibrated?")
     if not (message.height and message.width):
         raise BadMessage(f"camera_info has size {message.width}x{message.height}")
+    # A thousandth of the image's side to a thousand of them: all lenses there are.
+    near, far = 1e-3 * max(message.height, message.width), 1e3 * max(message.height, message.width)
+    if not (near <= fx <= far and near <= fy <= far):
+        raise BadMessage(f"camera_info has focal lengths {fx:g} and {fy:g}: not calibrated?")
+    if not (abs(cx) <= far and abs(cy) <= far):
+        raise BadMessage(f"camera_info has its principal point at ({cx:g}, {cy:g})")
     return Camera(fx, fy, cx, cy, (message.height, message.width))
 
 
@@ -64,7 +70,9 @@ def metres_from_image(message: Image, size: tuple[int, int]) -> NDArray[np.float
     """
     if message.encoding not in _UNITS:
         known = ", ".join(_UNITS)
-        raise BadMessage(f"depth has encoding {message.encoding!r}, not one of {known} (REP 118)")
+        raise BadMessage(
+            f"depth has encoding {quoted(message.encoding)}, not one of {known} (REP 118)"
+        )
     kind, unit = _UNITS[message.encoding]
     dtype = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
     row = message.width * dtype.itemsize
@@ -80,7 +88,7 @@ def metres_from_image(message: Image, size: tuple[int, int]) -> NDArray[np.float
     depth = np.ascontiguousarray(rows[:, :row]).view(dtype).astype(np.float32)
     if unit != 1:
         depth *= np.float32(unit)
-    depth[~(np.isfinite(depth) & (depth > 0))] = np.nan
+    depth[~((depth > 0) & (depth < _FARTHEST))] = np.nan
     if depth.shape != size:
         depth = cv2.resize(depth, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     return depth

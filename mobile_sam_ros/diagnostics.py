@@ -17,6 +17,10 @@ example `/sam: segmentation`. `status_values(message, "/sam")` reads it back. It
                             absent without samples in it
     latency_<stage>_p<percent>_ms_since_start
                             the same since the start, exact to 1 %; absent before the first sample
+
+Its level is OK; WARN while no images come, the detector is gone, or a counter of PROBLEMS rose in
+the window; ERROR if that was one of FAILURES. The message says which, how often, and why the last
+time. So a fault shows within a second, and the level is OK again a second after the window.
 """
 
 from __future__ import annotations
@@ -25,7 +29,8 @@ import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
@@ -43,16 +48,31 @@ COUNTERS = {
     "frames/segmented": "times that results of an image were published, also empty ones",
     "frames/dropped/newer": "images with something to segment that a newer one overtook",
     "frames/dropped/stale": "images older than `stale_after` when their turn came",
-    "frames/dropped/bad": "images that could not be read, or on which the model failed",
+    "frames/dropped/bad": "images that could not be read",
+    "frames/dropped/failed": "images on which the model failed, as for lack of memory",
     "frames/dropped/unused": "images not segmented because no output had a subscriber",
+    "objects/dropped": "objects left out of an image because of `max_objects`",
     "detections/unmatched": "Detection2DArray messages without an image of their stamp",
     "detections/other_frame_id": "messages whose frame_id is not that of the image of their stamp",
     "depth/missing": "images with 3-D outputs wanted, without depth of their stamp or camera_info",
     "depth/bad": "depth images or camera_info that could not be used",
+    "callbacks/failed": "messages lost to an error in the node itself",
+}
+
+FAILURES = {"frames/dropped/failed", "callbacks/failed"}
+PROBLEMS = FAILURES | {
+    "frames/dropped/bad",
+    "frames/dropped/stale",
+    "objects/dropped",
+    "detections/unmatched",
+    "detections/other_frame_id",
+    "depth/missing",
+    "depth/bad",
 }
 
 WINDOW_S = 5.0
 PERCENTILES = (50, 95, 99)
+_REASON = 300  # characters
 _STATUS_SUFFIX = ": segmentation"
 
 
@@ -97,6 +117,14 @@ def _rank(percent: float, count: int) -> int:
     return max(0, math.ceil(percent / 100 * count) - 1)
 
 
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong now; a `level` of DiagnosticStatus and a text."""
+
+    level: bytes
+    text: str
+
+
 class Statistics:
     """Counts and times what the node does. Any thread may call any method."""
 
@@ -110,11 +138,31 @@ class Statistics:
             "frames/received": deque(),
             "frames/segmented": deque(),
         }
+        self._problems: dict[str, deque[tuple[float, int]]] = {name: deque() for name in PROBLEMS}
+        self._reasons: dict[str, str] = {}
 
-    def count(self, counter: str) -> None:
-        """Adds one to one of COUNTERS."""
+    def count(self, counter: str, why: str = "", number: int = 1) -> None:
+        """Adds to one of COUNTERS; `why` is what the user is told if it is a problem."""
         with self._lock:
-            self._count(counter)
+            self._count(counter, number)
+            if counter in PROBLEMS:
+                self._problems[counter].append((self._clock(), number))
+                self._reasons[counter] = why if len(why) <= _REASON else f"{why[:_REASON]} …"
+
+    def problems(self) -> list[Problem]:
+        """Returns what went wrong in the window, failures first."""
+        with self._lock:
+            self._forget()
+            found = []
+            for counter in sorted(PROBLEMS, key=lambda name: (name not in FAILURES, name)):
+                number = sum(item[1] for item in self._problems[counter])
+                if number:
+                    failed = counter in FAILURES
+                    level = DiagnosticStatus.ERROR if failed else DiagnosticStatus.WARN
+                    text = f"{counter} {number} times in {WINDOW_S:g} s"
+                    why = self._reasons[counter]
+                    found.append(Problem(level, f"{text}: {why}" if why else text))
+            return found
 
     def segmented(self, seconds: Mapping[str, float]) -> None:
         """Counts an image with results, and how long each of STAGES took for it."""
@@ -143,10 +191,10 @@ class Statistics:
                             values[name] = f"{seconds * 1e3:.3f}"
             return values
 
-    def _count(self, counter: str) -> None:
+    def _count(self, counter: str, number: int = 1) -> None:
         if counter not in COUNTERS:
             raise KeyError(counter)
-        self._counters[counter] += 1
+        self._counters[counter] += number
         if counter in self._times:
             self._times[counter].append(self._clock())
             self._forget()
@@ -156,17 +204,22 @@ class Statistics:
         for times in self._times.values():
             while times and times[0] < now - WINDOW_S:
                 times.popleft()
+        for problem in self._problems.values():
+            while problem and problem[0][0] < now - WINDOW_S:
+                problem.popleft()
         for latency in self._latencies.values():
             latency.forget(now)
 
 
-def status(node: str, values: Mapping[str, str], silent: bool) -> DiagnosticStatus:
+def status(
+    node: str, values: Mapping[str, str], problems: Sequence[Problem] = ()
+) -> DiagnosticStatus:
     """Makes the node's status.
 
     Args:
         node: full name, such as /sam.
         values: by the keys in this module's docstring.
-        silent: no images come, which makes the level WARN.
+        problems: what is wrong; the worst one gives the level.
     """
     dropped = sum(int(v) for k, v in values.items() if k.startswith("frames/dropped/"))
     summary = (
@@ -174,17 +227,21 @@ def status(node: str, values: Mapping[str, str], silent: bool) -> DiagnosticStat
         f"{dropped} dropped since the start"
     )
     return DiagnosticStatus(
-        level=DiagnosticStatus.WARN if silent else DiagnosticStatus.OK,
+        level=max((problem.level for problem in problems), default=DiagnosticStatus.OK),
         name=node + _STATUS_SUFFIX,
-        message="no images" if silent else summary,
+        message="; ".join(problem.text for problem in problems) or summary,
         hardware_id=values.get("device", ""),
         values=[KeyValue(key=key, value=value) for key, value in values.items()],
     )
 
 
+def find_status(message: DiagnosticArray, node: str) -> DiagnosticStatus | None:
+    """Returns the status of the node with the full name `node`, None if it is not in there."""
+    name = node + _STATUS_SUFFIX
+    return next((status for status in message.status if status.name == name), None)
+
+
 def status_values(message: DiagnosticArray, node: str) -> dict[str, str] | None:
-    """Reads back the status of the node with the full name `node`, None if it is not in there."""
-    for status in message.status:
-        if status.name == node + _STATUS_SUFFIX:
-            return {pair.key: pair.value for pair in status.values}
-    return None
+    """Reads back the values in the status of the node `node`, None if it is not in there."""
+    status = find_status(message, node)
+    return None if status is None else {pair.key: pair.value for pair in status.values}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -15,13 +16,15 @@ from mobile_sam_ros.frames import Frame
 from mobile_sam_ros.identity import Identity
 
 _REMEMBERED = 100  # images for whose detections, if they come late, it is known what was where
+_MOST_CHANGES = 1000  # that wait for an image
 _GOOD_OVERLAP = 0.7  # a track that overlaps its detection by so much is left as it is
 
 Shown = tuple[mobile_sam.Prompt, Identity]
 
 
 class Following:
-    """Keeps a tracker, all on the worker's thread but for `is_active` and `forget`."""
+    """Keeps a tracker, all on the worker's thread but for `is_active`, `forget`, `remove` and
+    `rename`."""
 
     def __init__(self, predictor: mobile_sam.Predictor, complain: Callable[[str], None]) -> None:
         self._tracker = Tracker(predictor)
@@ -32,6 +35,7 @@ class Following:
         self._newest: Frame | None = None
         self._numbers = count(1)
         self._is_to_forget = False
+        self._changes: deque[tuple[str, str | None]] = deque(maxlen=_MOST_CHANGES)
 
     @property
     def is_active(self) -> bool:
@@ -42,6 +46,16 @@ class Following:
         """Follows nothing any more, from the next image on; returns how many objects it were."""
         self._is_to_forget = True
         return len(self._identities)
+
+    def remove(self, id: str) -> bool:
+        """Stops following an object, from the next image on; returns whether it is followed."""
+        self._changes.append((id, None))
+        return id in self._identities
+
+    def rename(self, id: str, class_id: str) -> bool:
+        """Gives an object another class, from the next image on; returns whether it is followed."""
+        self._changes.append((id, class_id))
+        return id in self._identities
 
     def is_behind(self, frame: Frame) -> bool:
         """Whether an image came before the last one in which the objects were followed."""
@@ -58,6 +72,16 @@ class Following:
             self._identities.clear()
             self._lost_at.clear()
             self._is_to_forget = False
+        while self._changes:
+            id, class_id = self._changes.popleft()
+            if id not in self._identities:
+                continue
+            if class_id is not None:
+                self._identities[id] = replace(self._identities[id], class_id=class_id)
+                continue
+            self._tracker.forget([id])
+            self._lost_at.pop(id, None)
+            del self._identities[id]
 
     def step(
         self,

@@ -1,4 +1,4 @@
-"""The newest images, found again by their stamp."""
+"""The newest images, found again by their stamp; and messages that wait for their image."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ class Stamped(Protocol):
 
 
 Kept = TypeVar("Kept", bound=Stamped)
+Message = TypeVar("Message")
 
 
 class FrameRing(Generic[Kept]):
@@ -73,7 +74,40 @@ class FrameRing(Generic[Kept]):
             return None
         return nearest
 
+    def newer_than(self, stamp: int) -> int:
+        """Returns how many frames there are with a later stamp."""
+        return sum(frame.stamp > stamp for frame in list(self._frames))
+
     def may_come(self, stamp: int) -> bool:
         """Returns whether a frame of `stamp` can still come: it is newer than all there are."""
         newest = self.newest()
         return newest is None or stamp > newest.stamp
+
+
+class Waiting(Generic[Message]):
+    """Messages that came before their image. Those without a stamp take the next one."""
+
+    def __init__(self, capacity: int, patience: float) -> None:
+        """Keeps the last `capacity` messages, and those with a stamp for `patience` seconds."""
+        self._capacity, self._patience = capacity, patience
+        self._messages: list[tuple[Message, int, float]] = []  # stamp, and when it came
+
+    def put(self, message: Message, stamp: int) -> list[Message]:
+        """Keeps a message; returns those that wait no longer for it."""
+        self._messages.append((message, stamp, monotonic()))
+        lost = self._messages[: -self._capacity]
+        del self._messages[: -self._capacity]
+        return [item[0] for item in lost]
+
+    def take(self, stamp: int, slop: int) -> list[Message]:
+        """Returns the messages that waited for an image of this stamp, in their order."""
+        found = [item for item in self._messages if not item[1] or abs(item[1] - stamp) <= slop]
+        self._messages = [item for item in self._messages if item not in found]
+        return [item[0] for item in found]
+
+    def overdue(self) -> list[Message]:
+        """Returns the messages that waited in vain."""
+        since = monotonic() - self._patience
+        lost = [item for item in self._messages if item[1] and item[2] < since]
+        self._messages = [item for item in self._messages if item not in lost]
+        return [item[0] for item in lost]

@@ -1,4 +1,4 @@
-"""Ctrl-C as launched processes get it: twice."""
+"""Being told to end: by Ctrl-C, which launched processes get twice, or by SIGTERM."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from types import FrameType
 
 
 def interrupt_once() -> None:
-    """Makes the first SIGINT raise KeyboardInterrupt, and those after it nothing.
+    """Makes the first SIGINT or SIGTERM raise KeyboardInterrupt, and those after it nothing.
 
     On a terminal Ctrl-C reaches a process that was launched directly and again from `ros2 launch`;
-    the second one would break off the orderly end that the first began. Call it before
-    `rclpy.init`, whose own handler calls this one.
+    the second one would break off the orderly end that the first began. And of SIGTERM rclpy's own
+    handler only tells its executors: what lasts before they spin, as a download, would go on. Call
+    it before `rclpy.init`, whose own handlers call this one.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, lambda *_: None)
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, lambda *_: None)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, interrupt)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, interrupt)

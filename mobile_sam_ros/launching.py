@@ -100,6 +100,23 @@ def recorded(places: Iterable[Place], topics: Mapping[str, str], compressed: boo
     return f"^({'|'.join(dict.fromkeys(patterns))})$"
 
 
+def panel_remappings(place: Place, topics: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Returns what has to be remapped for the panel to belong to a node.
+
+    Args:
+        place: of the node.
+        topics: names of the inputs, by the keys of `TOPICS`.
+    """
+    image = place.resolved(topics["image"])
+    own = ("segments", "segment", "segment_everything", "clear_prompts")
+    return [
+        ("image", image),
+        ("image/compressed", f"{image}/compressed"),
+        ("prompts", place.resolved(topics["prompts"])),
+        *((f"sam/{name}", place.private + name) for name in own),
+    ]
+
+
 def layout_topics(layout: Any) -> set[str]:
     """Returns the topics of RViz's layout, as it is read from YAML."""
     if isinstance(layout, Mapping):

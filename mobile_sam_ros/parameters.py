@@ -17,6 +17,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from mobile_sam.choices import BACKENDS, PRECISIONS
+from mobile_sam_ros.conversions import MOST_PIXELS
 
 
 def _parameter(
@@ -76,6 +77,11 @@ class Parameters:
         "Number of the newest images that are kept for detections and prompts to refer to.",
         limits=(1, 1000),
         read_only=True,
+    )
+    max_image_pixels: int = _parameter(
+        MOST_PIXELS,
+        "Images with more pixels are refused, compressed ones before they are decoded.",
+        limits=(1, 1_000_000_000),
     )
     match_slop: float = _parameter(
         0.0,
@@ -234,7 +240,7 @@ def _problem(name: str, value: object) -> str:
 
 
 def markdown_table() -> str:
-    """Returns the parameters as the table that the README shows."""
+    """Returns the parameters as a table, for the documentation."""
     rows = ["| parameter | default | range | at run time | what it does |", "|---|---|---|---|---|"]
     for name, item in _fields().items():
         data = item.metadata

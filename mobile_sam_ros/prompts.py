@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 
@@ -14,6 +15,9 @@ from mobile_sam_ros.conversions import BadMessage, mask_from_image
 from mobile_sam_ros.msg import Prompt as PromptMessage
 from mobile_sam_ros.msg import PromptPoint
 
+_FAR = 1e9  # pixels
+_MOST_POINTS = 100  # of one prompt: the memory that all prompts of an image take grows with them
+
 
 def prompt_points(
     message: PromptMessage, image_hw: tuple[int, int]
@@ -21,10 +25,12 @@ def prompt_points(
     """Returns the points, float32 (K, 2), and labels, int64 (K,), of a prompt, or None and None.
 
     Raises:
-        BadMessage: a point outside of the image.
+        BadMessage: a point outside of the image, or too many.
     """
     if not message.points:
         return None, None
+    if len(message.points) > _MOST_POINTS:
+        raise BadMessage(f"points has {len(message.points)} points, more than {_MOST_POINTS}")
     height, width = image_hw
     for point in message.points:
         # Written so that NaN is outside too.
@@ -38,7 +44,9 @@ def prompt_points(
 
 def point_prompt(point: Point, name: str) -> PromptMessage:
     """Returns a click as a prompt with the id `name`."""
-    clicked = PromptPoint(x=float(point.x), y=float(point.y), label=PromptPoint.FOREGROUND)
+    # What the message cannot hold is outside of all images anyway.
+    x, y = (math.copysign(math.inf, v) if abs(v) > _FAR else float(v) for v in (point.x, point.y))
+    clicked = PromptPoint(x=x, y=y, label=PromptPoint.FOREGROUND)
     return PromptMessage(id=name, points=[clicked])
 
 
@@ -99,9 +107,24 @@ class PromptStore:
         """Gives an id to each prompt that has none, no id twice, and returns them all."""
         return named(prompts, self._numbers)
 
-    def keep(self, prompts: Iterable[PromptMessage]) -> None:
-        """Keeps prompts; one of the same id is replaced."""
+    def keep(self, prompts: Iterable[PromptMessage], most: int) -> list[str]:
+        """Keeps prompts; one of the same id is replaced. Of more than `most` the oldest ones are
+        forgotten; returns their ids."""
         self._prompts |= {prompt.id: prompt for prompt in prompts}
+        too_many = list(self._prompts)[: max(0, len(self._prompts) - most)]
+        for id in too_many:
+            del self._prompts[id]
+        return too_many
+
+    def remove(self, id: str) -> bool:
+        """Forgets the prompt with an id; returns whether there was one."""
+        return self._prompts.pop(id, None) is not None
+
+    def rename(self, id: str, class_id: str) -> bool:
+        """Gives the prompt with an id another class; returns whether there was one."""
+        if id in self._prompts:
+            self._prompts[id].class_id = class_id
+        return id in self._prompts
 
     def clear(self) -> int:
         """Forgets all prompts and returns how many there were."""

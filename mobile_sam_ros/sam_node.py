@@ -5,18 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections import deque
 from collections.abc import Sequence
 from threading import Thread
 from time import monotonic
 from typing import Any, NoReturn
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Point, PointStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -30,11 +29,13 @@ from vision_msgs.msg import Detection2DArray
 
 import mobile_sam
 from mobile_sam.backends import device_memory, free_unused
+from mobile_sam.quoting import first_line, quoted
 from mobile_sam_ros import diagnostics, machine, parameters
 from mobile_sam_ros.conversions import nanoseconds
 from mobile_sam_ros.depth_input import DepthInput
 from mobile_sam_ros.detections import reader
-from mobile_sam_ros.frames import Frame, FrameRing
+from mobile_sam_ros.executor import SteadyExecutor
+from mobile_sam_ros.frames import Frame, FrameRing, Waiting
 from mobile_sam_ros.interrupts import interrupt_once
 from mobile_sam_ros.models import Models
 from mobile_sam_ros.msg import PromptArray
@@ -42,12 +43,14 @@ from mobile_sam_ros.outputs import THREE_D, Outputs
 from mobile_sam_ros.prompts import PromptStore, point_prompt
 from mobile_sam_ros.segmentation import Job, Segmentation, Topics
 from mobile_sam_ros.services import Services
+from mobile_sam_ros.silence import Silence
 from mobile_sam_ros.throttle import Throttle
 from mobile_sam_ros.worker import Mailbox, Worker
 
 _NAME = "sam"
 _CLICK = "click"
-_EARLY = 16  # messages that wait for their image
+_EARLY = 16  # messages that wait for their image,
+_EARLY_SECONDS = 2.0  # and how long
 _DETECTOR_SECONDS = 1.0  # since its last message, for which a detector counts as running
 _STOP_SECONDS = 0.5
 _PREPARED = 8  # sizes of images, at most, before anything is asked of them
@@ -76,12 +79,10 @@ class SamNode(LifecycleNode):
         self._frames: FrameRing[Frame] = FrameRing(self.values.frame_buffer)
         self._depth = DepthInput(self, self.values.frame_buffer)
         self._store = PromptStore()
-        self._early: deque[Detection2DArray | PromptArray] = deque(maxlen=_EARLY)
-        self._detector_seen = -_DETECTOR_SECONDS
+        self._early: Waiting[Detection2DArray | PromptArray] = Waiting(_EARLY, _EARLY_SECONDS)
+        self._detector_seen = -float("inf")
         self._prepared_sizes: set[tuple[int, int]] = set()
         self._segmentation: Segmentation | None = None
-        self._image_seen = monotonic()
-        self._silence_said = False
         self._inputs: list[Subscription] = []
         self._predictor: mobile_sam.Predictor | None = None
         self._outputs: Outputs | None = None
@@ -94,7 +95,9 @@ class SamNode(LifecycleNode):
         self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.create_service(Trigger, "~/clear_prompts", self._clear_prompts)
         image = self.resolve_topic_name(self._image_name)
-        self._model_services = Services(self, self._submit, self._frames.newest, image)
+        self._silence = Silence(self, image)
+        newest = self._frames.newest
+        self._model_services = Services(self, self._submit, newest, image, self.say_failure)
         self._everything_at = -float("inf")
 
     # --- Life -------------------------------------------------------------------------------
@@ -103,8 +106,8 @@ class SamNode(LifecycleNode):
         """Loads the weights and offers the outputs."""
         try:
             self._predictor = self._models.load(self.values)
-        except (mobile_sam.WeightsError, ValueError) as error:
-            self.get_logger().fatal(str(error))
+        except (mobile_sam.WeightsError, ValueError, OSError, MemoryError) as error:
+            self.get_logger().fatal(str(error) or type(error).__name__)
             return TransitionCallbackReturn.FAILURE
         self._outputs = Outputs(self)
         self.get_logger().info(
@@ -144,7 +147,7 @@ class SamNode(LifecycleNode):
             self._inputs.append(
                 self.create_subscription(kind, name, callback, qos, qos_overriding_options=options)
             )
-        self._image_seen = monotonic()
+        self._silence.heard()
         self.get_logger().info(f"waiting for images on {image}")
         return super().on_activate(state)
 
@@ -179,6 +182,8 @@ class SamNode(LifecycleNode):
             self.destroy_subscription(subscription)
         self._inputs = []
         self._depth.listen(False)
+        if self._segmentation is not None:
+            self._segmentation.close()
         self._segmentation = None
         mailbox, self._mailbox = self._mailbox, None
         if mailbox is not None:
@@ -194,16 +199,13 @@ class SamNode(LifecycleNode):
     # --- Inputs: callbacks only store -------------------------------------------------------
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        self._image_seen = monotonic()
+        self._silence.heard()
         self._statistics.count("frames/received")
         frame = Frame(message)
         self._frames.add(frame)
         self._prepare_for_size(frame)
         slop = self._slop()
-        for early in list(self._early):
-            if _stamp(early) and abs(_stamp(early) - frame.stamp) > slop:
-                continue
-            self._early.remove(early)
+        for early in self._early.take(frame.stamp, slop):
             self._serve(early, frame)
         detector_runs = monotonic() - self._detector_seen < _DETECTOR_SECONDS
         standing = self._store.standing()
@@ -240,16 +242,41 @@ class SamNode(LifecycleNode):
         self._match(self._as_standard(message))
 
     def _on_prompts(self, message: PromptArray) -> None:
+        if message.mode in (PromptArray.REMOVE, PromptArray.RENAME):
+            self._change_objects(message)
+            return
         message.prompts = self._store.named(message.prompts)
         if message.mode == PromptArray.UNTIL_CLEARED:
-            self._store.keep(message.prompts)
+            most = self.values.max_objects
+            if self._store.keep(message.prompts, most):
+                topic = self.resolve_topic_name("prompts")
+                self._complain(
+                    f"{topic}: more than {most} prompts stand (parameter max_objects): the oldest "
+                    "are forgotten"
+                )
         elif message.mode not in (PromptArray.ONCE, PromptArray.TRACKED):
-            topic = self.resolve_topic_name("prompts")
             self._complain(
-                f"{topic}: mode {message.mode} is neither ONCE, UNTIL_CLEARED nor TRACKED"
+                f"{self._topic_of(message)}: mode {message.mode} is neither ONCE, UNTIL_CLEARED, "
+                "TRACKED, REMOVE nor RENAME"
             )
             return
         self._match(message)
+
+    def _change_objects(self, message: PromptArray) -> None:
+        """Forgets objects that stand or are followed, or gives them other classes."""
+        following = None if self._segmentation is None else self._segmentation.following
+        for prompt in message.prompts:
+            id = prompt.id
+            if message.mode == PromptArray.REMOVE:
+                known = self._store.remove(id)
+                known |= following is not None and following.remove(id)
+            else:
+                known = self._store.rename(id, prompt.class_id)
+                known |= following is not None and following.rename(id, prompt.class_id)
+            if not known:
+                self._complain(
+                    f"{self._topic_of(message)}: no object with id {id!r} stands or is followed"
+                )
 
     def _on_clicked_point(self, message: PointStamped) -> None:
         self._on_click(message.point)
@@ -269,15 +296,23 @@ class SamNode(LifecycleNode):
         if frame is not None:
             self._serve(message, frame)
         elif self._frames.may_come(stamp):
-            self._early.append(message)
+            for lost in self._early.put(message, stamp):
+                self._miss(lost)
         else:
-            if not isinstance(message, PromptArray):
-                self._statistics.count("detections/unmatched")
-            self._complain(
-                f"{self._topic_of(message)}: no image has stamp {stamp / 1e9:.9f} of its header: "
-                f"it is older than the last {self.values.frame_buffer} images (frame_buffer), or "
-                "the stamps differ (match_slop)"
-            )
+            self._miss(message)
+
+    def _miss(self, message: Detection2DArray | PromptArray) -> None:
+        """Says that the image that a message is about is not there and does not come."""
+        newest = self._frames.newest()
+        why = (
+            f"{self._topic_of(message)}: no image has stamp {_stamp(message) / 1e9:.9f} of its "
+            f"header, the newest one has {newest.stamp / 1e9 if newest else 0:.9f}: it is not "
+            f"among the last {self.values.frame_buffer} images (frame_buffer), or the stamps "
+            "differ (match_slop)"
+        )
+        if not isinstance(message, PromptArray):
+            self._statistics.count("detections/unmatched", why)
+        self._complain(why)
 
     def _topic_of(self, message: Detection2DArray | PromptArray) -> str:
         is_prompt = isinstance(message, PromptArray)
@@ -304,11 +339,13 @@ class SamNode(LifecycleNode):
         given, wanted = message.header.frame_id, frame.message.header.frame_id
         if not self.values.match_frame_id or not given or not wanted or given == wanted:
             return True
-        self._statistics.count("detections/other_frame_id")
-        self._complain(
-            f"{self._topic_of(message)}: frame_id {given!r} is not that of the image of its stamp, "
-            f"{wanted!r}: is this another camera's? If not, set match_frame_id to false"
+        why = (
+            f"{self._topic_of(message)}: frame_id {quoted(given)} is not that of the image of its "
+            f"stamp, {quoted(wanted)}: is this another camera's? If not, set match_frame_id to "
+            "false"
         )
+        self._statistics.count("detections/other_frame_id", why)
+        self._complain(why)
         return False
 
     def _order(self, job: Job) -> None:
@@ -343,6 +380,11 @@ class SamNode(LifecycleNode):
 
     # --- Parameters and reports -------------------------------------------------------------
 
+    def say_failure(self, text: str) -> None:
+        """Counts and says that a callback raised, which should not happen."""
+        self._statistics.count("callbacks/failed", text.strip().rpartition("\n")[2])
+        self._complain(text)
+
     def _on_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
         # rclpy has checked types and ranges by now, so that what passes here is set. Humble has no
         # callback for afterwards.
@@ -355,12 +397,16 @@ class SamNode(LifecycleNode):
         active = bool(self._inputs)
         if active and self._outputs is not None:
             self._depth.listen(bool(self._outputs.wanted() & THREE_D))
-        silent = active and monotonic() - self._image_seen > max(self.values.silence_warning, 2.0)
-        if not silent:
-            self._silence_said = False
-        elif self.values.silence_warning and not self._silence_said:
-            self._silence_said = True
-            self.get_logger().warning(self._why_silent())
+        silent = active and self._silence.check(self.values.silence_warning)
+        for message in self._early.overdue():
+            self._miss(message)
+        problems = self._statistics.problems()
+        if silent:
+            problems.insert(0, diagnostics.Problem(DiagnosticStatus.WARN, "no images"))
+        detections = self.resolve_topic_name("detections")
+        if active and self._detector_seen > 0 and not self.count_publishers(detections):
+            text = f"nobody publishes {detections} any more"
+            problems.append(diagnostics.Problem(DiagnosticStatus.WARN, text))
         values = self._statistics.values()
         if self._predictor is not None:
             values |= {"device": self._predictor.device, "weights": self.values.weights}
@@ -371,22 +417,10 @@ class SamNode(LifecycleNode):
             counts = self._segmentation.following.counts()
             values |= {f"tracks_{state}": str(number) for state, number in counts.items()}
         values |= machine.memory() | machine.temperatures()
-        message = DiagnosticArray()
-        message.header.stamp = self.get_clock().now().to_msg()
-        message.status = [diagnostics.status(self.get_fully_qualified_name(), values, silent)]
-        self._diagnostics.publish(message)
-
-    def _why_silent(self) -> str:
-        topic = self.resolve_topic_name(self._image_name)
-        publishers = self.get_publishers_info_by_topic(topic)
-        begin = f"no image on {topic} for {self.values.silence_warning:g} s: "
-        if not publishers:
-            return begin + "nobody publishes it. Is the camera running, and the remapping right?"
-        return begin + (
-            f"it has {len(publishers)} publisher(s) of type {publishers[0].topic_type}. Do type "
-            "and QoS fit? If the images are large, is FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA set "
-            "for both sides?"
-        )
+        report = DiagnosticArray()
+        report.header.stamp = self.get_clock().now().to_msg()
+        report.status = [diagnostics.status(self.get_fully_qualified_name(), values, problems)]
+        self._diagnostics.publish(report)
 
 
 def _stamp(message: Detection2DArray | PromptArray) -> int:
@@ -429,9 +463,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     status = 0
     try:
         options = parse(remove_ros_args(sys.argv if arguments is None else arguments)[1:])
-        rclpy.init(args=arguments)
+        try:
+            rclpy.init(args=arguments)
+        except RuntimeError as error:  # of ROS arguments and parameter files
+            raise ValueError(first_line(error)) from error
         nodes = make_nodes(options.cameras)
-        executor = SingleThreadedExecutor()
+        executor = SteadyExecutor(nodes[0].say_failure)
         for node in nodes:
             executor.add_node(node)
         if all(node.start() for node in nodes):

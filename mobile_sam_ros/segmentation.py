@@ -14,9 +14,12 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vision_msgs.msg import Detection2D
 
 import mobile_sam
+from mobile_sam.backends import free_unused
 from mobile_sam.everything import EverythingSettings, segment_everything
+from mobile_sam.quoting import first_line
 from mobile_sam.segments import concatenate
-from mobile_sam_ros.conversions import box_from_detection, rgb_from_compressed, rgb_from_image
+from mobile_sam_ros.candidates import best, of_detections, of_prompts, why_left_out
+from mobile_sam_ros.conversions import rgb_from_compressed, rgb_from_image
 from mobile_sam_ros.depth import camera_from_info, metres_from_image
 from mobile_sam_ros.diagnostics import Statistics
 from mobile_sam_ros.following import Following, Shown
@@ -27,7 +30,8 @@ from mobile_sam_ros.msg import SegmentArray
 from mobile_sam_ros.outputs import THREE_D, Outputs, segments_message
 from mobile_sam_ros.parameters import Parameters
 from mobile_sam_ros.point_cloud import Solid, solids
-from mobile_sam_ros.prompts import prompt_from_message
+
+_SAID = 10  # problems of one request that its answer names
 
 # Takes the segments, or None and why there are none.
 Reply = Callable[[SegmentArray | None, str], None]
@@ -70,7 +74,7 @@ DepthSource = Callable[[int], tuple[Image, CameraInfo] | None]
 
 
 class Segmentation:
-    """Performs jobs on the worker's thread. Never raises: what is wrong is said."""
+    """Performs jobs on the worker's thread. What is wrong is counted and said, never raised."""
 
     def __init__(
         self,
@@ -91,30 +95,38 @@ class Segmentation:
         self._depth = depth
         self.following = Following(predictor, complain)
         self._last: tuple[Frame, NDArray[np.uint8], mobile_sam.Embedding | None] | None = None
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Publishes nothing any more, also not what is at work."""
+        self._is_closed = True
 
     def perform(self, job: Job) -> None:
         """Segments and publishes, or counts why not; or answers a service."""
         if job.reply is not None:
             self._answer(job, job.reply)
             return
+        try:
+            self._perform(job)
+        except ValueError as error:
+            self._drop("bad", f"{self._topics.image}: {error}")
+        except Exception as error:  # out of memory and the like: the next image may do better
+            # Of a process that ends, or after a deactivation, nothing can be published any more.
+            if rclpy.ok() and not self._is_closed:
+                self._drop("failed", f"segmentation failed: {first_line(error)}", error)
+
+    def _perform(self, job: Job) -> None:
         wanted = self._outputs.wanted()
         stale_after = self._parameters().stale_after
+        age = monotonic() - job.frame.received
         self.following.begin()
         if not wanted and not job.tracked:
-            self._drop("unused")
-        elif stale_after and monotonic() - job.frame.received > stale_after:
-            self._drop("stale")
+            self._statistics.count("frames/dropped/unused")
+        elif stale_after and age > stale_after:
+            why = f"an image was {age:.1f} s old when its turn came (stale_after)"
+            self._statistics.count("frames/dropped/stale", why)
         else:
-            try:
-                self._segment(job, wanted)
-            except ValueError as error:
-                self._drop("bad")
-                self._complain(f"{self._topics.image}: {error}")
-            except Exception:  # out of memory and the like: the next image may do better
-                if not rclpy.ok():  # the process ends, and nothing can be published any more
-                    return
-                self._drop("bad")
-                self._complain(f"segmentation failed:\n{traceback.format_exc()}")
+            self._segment(job, wanted)
 
     def prepare(self, frame: Frame) -> None:
         """Has the model made ready for images of this size.
@@ -141,22 +153,35 @@ class Segmentation:
             else:
                 shown = self._shown((), job.prompts, image.shape[:2], problems.append)
                 if not shown and problems:
-                    raise ValueError("; ".join(problems))
+                    raise ValueError(_joined(problems))
                 if embedding is None:
                     embedding = self._encode(job.frame, image)
                 segments, identities = self._decode(embedding, shown)
+                if job.tracked:
+                    self.following.begin()
+                    most = self._parameters().max_objects
+                    self.following.start(job.frame, image, embedding, shown, most)
             header = job.frame.message.header
             message = segments_message(header, image.shape[:2], segments, identities)
         except ValueError as error:
             reply(None, str(error))
         except Exception as error:  # out of memory and the like: the next one may do better
-            reply(None, f"segmentation failed: {error}")
-            self._complain(f"segmentation failed:\n{traceback.format_exc()}")
+            why = f"segmentation failed: {first_line(error)}"
+            reply(None, why)
+            self._drop("failed", why, error)
         else:
-            reply(message, "; ".join(problems))
+            reply(message, _joined(problems))
 
-    def _drop(self, reason: str) -> None:
-        self._statistics.count(f"frames/dropped/{reason}")
+    def _drop(self, reason: str, why: str, failure: Exception | None = None) -> None:
+        """Counts an image that is lost, and says why; of a failure also where."""
+        self._statistics.count(f"frames/dropped/{reason}", why)
+        if failure is None:
+            self._complain(why)
+            return
+        trace = "".join(traceback.format_exception(failure))
+        self._complain(f"{why}\n{trace}")
+        self._last = None
+        free_unused()  # if it was for lack of memory, the next one is not to lack it too
 
     def _segment(self, job: Job, wanted: set[str]) -> None:
         header = job.frame.message.header
@@ -172,6 +197,8 @@ class Segmentation:
                 return
             segments, identities, encoded_at = found
             times += [encoded_at, monotonic()]
+        if self._is_closed:
+            return
         alpha = self._parameters().overlay_alpha
         objects = self._objects(job.frame, image, segments) if wanted & THREE_D else None
         self._outputs.publish(wanted, header, image, segments, identities, alpha, objects)
@@ -242,14 +269,15 @@ class Segmentation:
         """Returns the objects in three dimensions, or None and counts why not."""
         found = self._depth(frame.stamp)
         if found is None:
-            self._statistics.count("depth/missing")
+            self._statistics.count("depth/missing", f"{self._topics.depth} or its camera_info")
             return None
         try:
             depth = metres_from_image(found[0], image.shape[:2])
             camera = camera_from_info(found[1]).scaled(image.shape[:2])
         except ValueError as error:
-            self._statistics.count("depth/bad")
-            self._complain(f"{self._topics.depth}: {error}")
+            why = f"{self._topics.depth}: {error}"
+            self._statistics.count("depth/bad", why)
+            self._complain(why)
             return None
         return solids(segments, image, depth, camera)
 
@@ -265,9 +293,10 @@ class Segmentation:
         """Returns the pixels, and the embedding if this image was the last one as well."""
         if self._last is not None and self._last[0] is frame:
             return self._last[1], self._last[2]
+        most_pixels = self._parameters().max_image_pixels
         if isinstance(frame.message, CompressedImage):
-            return rgb_from_compressed(frame.message), None
-        return rgb_from_image(frame.message), None
+            return rgb_from_compressed(frame.message, most_pixels), None
+        return rgb_from_image(frame.message, most_pixels), None
 
     def _shown(
         self,
@@ -281,39 +310,19 @@ class Segmentation:
 
         `unnamed` is what detections without an id are called, with their number.
         """
-        parameters = self._parameters()
-        classes = {name.strip() for name in parameters.classes.split(",") if name.strip()}
-        detector_hw = (parameters.detections_height, parameters.detections_width)
-        found: list[Shown] = []
-        for index, detection in enumerate(detections):
-            best = max(detection.results, key=lambda r: r.hypothesis.score, default=None)
-            identity = Identity(
-                detection.id or unnamed.format(index),
-                best.hypothesis.class_id if best else "",
-                best.hypothesis.score if best else 1.0,
-            )
-            if identity.score < parameters.min_score:
-                continue
-            if classes and identity.class_id not in classes:
-                continue
-            try:
-                box = box_from_detection(
-                    detection.bbox, image_hw, parameters.box_padding, detector_hw
-                )
-                found.append((mobile_sam.Prompt(box=box), identity))
-            except ValueError as error:
-                complain(f"{self._topics.detections}: detection {identity.id!r}: {error}")
-        for message in prompts:
-            try:
-                prompt = prompt_from_message(message, image_hw, self._predictor.mask_logits)
-                found.append((prompt, Identity(message.id, message.class_id)))
-            except ValueError as error:
-                complain(f"{self._topics.prompts}: prompt {message.id!r}: {error}")
-        if len(found) > parameters.max_objects:
-            complain(
-                f"{len(found)} objects in one image, parameter max_objects is "
-                f"{parameters.max_objects}: those with the lowest score are left out"
-            )
-            found.sort(key=lambda item: -item[1].score)
-            found = found[: parameters.max_objects]
+        values, topics = self._parameters(), self._topics
+        candidates = [
+            *of_detections(detections, image_hw, values, topics.detections, unnamed),
+            *of_prompts(prompts, image_hw, self._predictor.mask_logits, topics.prompts),
+        ]
+        found, left_out = best(candidates, values.max_objects, complain)
+        if left_out:
+            why = why_left_out(len(candidates), values.max_objects, left_out)
+            self._statistics.count("objects/dropped", why, len(left_out))
+            complain(why)
         return found
+
+
+def _joined(problems: Sequence[str]) -> str:
+    more = f"; and {len(problems) - _SAID} more" if len(problems) > _SAID else ""
+    return "; ".join(problems[:_SAID]) + more

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event, Thread
 from typing import Any
 
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
+from mobile_sam_ros.executor import SteadyExecutor
 from mobile_sam_ros.frames import Frame
 from mobile_sam_ros.msg import SegmentArray
 from mobile_sam_ros.prompts import named
@@ -33,6 +35,7 @@ class Services:
         submit: Callable[[Job], None],
         newest: Callable[[], Frame | None],
         image_topic: str,
+        complain: Callable[[str], None],
     ) -> None:
         """Offers the services.
 
@@ -41,6 +44,7 @@ class Services:
             submit: leaves a job for the worker; its reply is called, whatever happens.
             newest: returns the newest frame, for requests without an image.
             image_topic: for messages.
+            complain: is told what goes wrong here.
         """
         self._submit, self._newest, self._image_topic = submit, newest, image_topic
         self._node = Node(
@@ -56,26 +60,25 @@ class Services:
             (SegmentEverything, "~/segment_everything", self._on_segment_everything),
         ):
             self._node.create_service(kind, node.resolve_service_name(name), callback)
-        self._executor = SingleThreadedExecutor(context=node.context)
+        self._executor = SteadyExecutor(complain, node.context)
         self._executor.add_node(self._node)
-        self._thread = Thread(target=self._spin, name="services", daemon=True)
-        self._thread.start()
+        Thread(target=self._spin, name="services", daemon=True).start()
 
     def close(self) -> None:
         """Takes the services away."""
         self._executor.shutdown(timeout_sec=0)
 
     def _spin(self) -> None:
-        try:
+        with suppress(ExternalShutdownException):
             self._executor.spin()
-        except Exception:  # the context ended under it
-            if self._node.context.ok():
-                raise
 
     def _on_segment(self, request: Segment.Request, response: Segment.Response) -> Segment.Response:
         prompts = named(request.prompts)
+        tracked = prompts if request.track else ()
         return self._answer(
-            response, request.image, lambda frame, reply: Job(frame, prompts=prompts, reply=reply)
+            response,
+            request.image,
+            lambda frame, reply: Job(frame, prompts=prompts, tracked=tracked, reply=reply),
         )
 
     def _on_segment_everything(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Generic, TypeVar
 
 Job = TypeVar("Job")
 _ORDERS = 16
+_LOGGER = logging.getLogger(__name__)
 
 
 class Mailbox(Generic[Job]):
@@ -84,7 +86,7 @@ class Worker(Generic[Job]):
         Thread(target=self._run, name="segmentation", daemon=True).start()
 
     def serve(self, perform: Callable[[Job], None]) -> Mailbox[Job]:
-        """Returns a mailbox; `perform`, which must not raise, is called with each of its jobs."""
+        """Returns a mailbox; `perform` is called with each of its jobs, and should not raise."""
         mailbox: Mailbox[Job] = Mailbox(self._changed)
         with self._changed:
             self._desks.append(_Desk(mailbox, perform))
@@ -108,7 +110,10 @@ class Worker(Generic[Job]):
                     self._changed.wait()
                 desk, job = found
                 self._at_work = desk
-            desk.perform(job)
+            try:
+                desk.perform(job)
+            except Exception:  # the others must not lose the only thread
+                _LOGGER.exception("a job failed")
             # Held any longer, they would hold a model that nobody uses any more.
             del found, desk, job
             with self._changed:

@@ -1,32 +1,15 @@
 """What all tests share: DDS of their own, so that nothing else on the network is heard."""
 
-import fcntl
 import os
-import tempfile
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+import effort  # noqa: F401  its profiles are registered before the command line names one
 import pytest
+from domains import free_domain
 
-_held: list[int] = []  # descriptors: their locks last as long as this process
-
-
-def free_domain() -> int:
-    """Takes a DDS domain that no other test run on this machine uses, until the process ends."""
-    for domain in range(1, 101):  # above, ports of DDS collide with those that Linux hands out
-        path = Path(tempfile.gettempdir()) / f"mobile_sam_ros-test-domain-{domain}.lock"
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
-        except PermissionError:
-            continue  # another user's
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            continue
-        _held.append(descriptor)
-        return domain
-    raise RuntimeError("no DDS domain between 1 and 100 is free")
+_ROOM = 4 << 30  # bytes that a fuzzed test may take
 
 
 def pytest_configure() -> None:
@@ -48,3 +31,13 @@ def ros() -> Iterator[None]:
     rclpy.init()
     yield
     rclpy.try_shutdown()
+
+
+@pytest.fixture
+def limited_memory() -> Iterator[None]:
+    """Lets the test take no more than some gigabytes: what wants more fails."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + _ROOM, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, limits)

@@ -229,11 +229,11 @@ def test_second_run_is_ready_at_once() -> None:
 
 
 def test_parallel_test_runs_have_domains_of_their_own() -> None:
-    script = "import conftest, sys; print(conftest.free_domain(), flush=True); sys.stdin.read()"
+    script = "import domains, sys; print(domains.free_domain(), flush=True); sys.stdin.read()"
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", script],
-            cwd=Path(__file__).parent,
+            cwd=Path(__file__).parent / "node",
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -25,7 +25,7 @@ pytest.importorskip("launch_ros", reason="launch_ros is not on PyPI; a distribut
 
 import rclpy  # noqa: E402
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix  # noqa: E402
-from conftest import free_domain  # noqa: E402
+from domains import free_domain  # noqa: E402
 from rcl_interfaces.srv import GetParameters  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402

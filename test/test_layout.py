@@ -11,9 +11,10 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 LONGEST_MODULE = 500  # lines
-OURS = ("mobile_sam", "mobile_sam_ros", "launch", "tools", "test")
+OURS = ("mobile_sam", "mobile_sam_ros", "launch", "tools", "docs", "test")
 MODULES = [path for name in OURS for path in sorted((CHECKOUT / name).rglob("*.py"))]
 TENSOR_LIBRARIES = {"torch", "torchvision", "timm", "safetensors", "onnxruntime", "openvino"}
+CHECKERS = ("ruff check", "ruff format --check", "mypy")
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 import {package}
@@ -78,7 +79,7 @@ def test_module_is_short_and_says_what_it_is_for(path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("command", ["ruff check", "ruff format --check", "mypy"])
+@pytest.mark.parametrize("command", CHECKERS)
 def test_checker_is_content(command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", *command.split()], cwd=CHECKOUT, capture_output=True, text=True

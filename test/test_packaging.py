@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,10 +13,15 @@ import xml.etree.ElementTree as ElementTree
 import zipfile
 from collections.abc import Iterator
 from email.parser import Parser
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+import yaml
 from ament_index_python.packages import get_package_prefix
+from catkin_pkg.changelog import get_changelog_from_path
+from catkin_pkg.package import parse_package
+from test_layout import CHECKERS
 
 from ros_environment.plan import read_setup
 
@@ -24,6 +31,8 @@ EXECUTABLES = ("sam_node", "camera", "detector", "recorder")
 
 # Modules whose package in package.xml has another name than they have.
 DECLARED_AS = {
+    "aiohttp": "python3-aiohttp",
+    "catkin_pkg": "python3-catkin-pkg-modules",
     "cv2": "python3-opencv",
     "numpy": "python3-numpy",
     "pytest": "python3-pytest",
@@ -39,7 +48,7 @@ DECLARED_AS = {
 DISTRIBUTIONS = {"cv2": "opencv-python-headless"}  # where the name in setup.py differs
 # Without rosdep keys: what needs them says so, and its tests are skipped where they are missing.
 EXTRAS = {"matplotlib", "onnx", "onnxruntime", "onnxscript", "openvino"}
-TESTS_ONLY = {"mobilesam_lite", "pycocotools"}
+TESTS_ONLY = {"brotli", "hypothesis", "mobilesam_lite", "playwright", "pycocotools"}
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +141,7 @@ def check_installed(prefix: Path) -> None:
     for executable in EXECUTABLES:
         assert os.access(prefix / "lib/mobile_sam_ros" / executable, os.X_OK), executable
     assert os.access(prefix / "bin/mobile-sam", os.X_OK)
+    assert (prefix / "share/mobile_sam_ros/LICENSE").exists()
     for directory in ("launch", "config"):
         for path in (CHECKOUT / directory).glob("*.*"):
             assert (prefix / "share/mobile_sam_ros" / directory / path.name).exists()
@@ -205,6 +215,21 @@ print(mobile_sam.__file__, mobile_sam_ros.__file__)
     assert done.returncode == 0, done.stderr
     assert all(Path(path).is_relative_to(install) for path in done.stdout.split())
 
+    # What the containers start everything by.
+    done = subprocess.run(
+        [
+            CHECKOUT / "docker/entrypoint.sh",
+            "bash",
+            "-c",
+            "command -v mobile-sam; echo $0",
+            "given",
+        ],
+        env=environ | {"MOBILE_SAM_ROS_INSTALL": str(install)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == [str(install / "bin/mobile-sam"), "given"], done.stderr
+
 
 # --- package.xml ----------------------------------------------------------------------------
 
@@ -231,7 +256,8 @@ def foreign_imports(*directories: str) -> set[str]:
     """What the files below some directories import that is neither Python's nor ours."""
     files = [path for name in directories for path in (CHECKOUT / name).rglob("*.py")]
     ours = {"mobile_sam", "mobile_sam_ros", "ros_environment"}
-    ours |= {path.stem for path in (CHECKOUT / "test").rglob("*.py")}
+    for directory in ("test", "docs"):
+        ours |= {path.stem for path in (CHECKOUT / directory).rglob("*.py")}
     found = {module for path in files for module in imported_modules(path)}
     return found - ours - set(sys.stdlib_module_names)
 
@@ -243,6 +269,54 @@ def test_package_xml_is_format_3_and_agrees_with_setup_py() -> None:
     assert MANIFEST.findtext("export/build_type") == "ament_cmake"
     assert f'VERSION = "{MANIFEST.findtext("version")}"' in (CHECKOUT / "setup.py").read_text()
     assert "Apache License" in (CHECKOUT / "LICENSE").read_text()
+
+
+def test_what_release_tools_ask_for_is_there() -> None:
+    package = parse_package(CHECKOUT / "package.xml")
+    package.validate()
+    assert package.authors and all(maintainer.email for maintainer in package.maintainers)
+    assert package.licenses == ["Apache-2.0"]
+    changelog = get_changelog_from_path(CHECKOUT, package.name)
+    assert changelog is not None
+    versions = [version for version, _, _ in changelog.foreach_version()]
+    is_coming = "\nForthcoming\n---" in (CHECKOUT / "CHANGELOG.rst").read_text()
+    assert is_coming or package.version in versions
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not there")
+def test_a_release_can_be_prepared(tmp_path: Path) -> None:
+    """With the tools of bloom's documentation, in a copy that is a repository of its own."""
+    for name in ("package.xml", "CHANGELOG.rst", "setup.py", "LICENSE"):
+        shutil.copy(CHECKOUT / name, tmp_path)
+    person = {"NAME": "somebody", "EMAIL": "somebody@example.org"}
+    environ = os.environ | {
+        f"GIT_{role}_{key}": value
+        for role in ("AUTHOR", "COMMITTER")
+        for key, value in person.items()
+    }
+
+    def run(*command: str) -> None:
+        done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def catkin(tool: str, *arguments: str) -> None:
+        run(sys.executable, "-m", f"catkin_pkg.cli.{tool}", *arguments)
+
+    run("git", "init", "--quiet")
+    run("git", "add", ".")
+    run("git", "commit", "--quiet", "--message", "All of it")
+    catkin("prepare_release", "--version", "7.8.9", "--no-push", "--non-interactive")
+    changelog = get_changelog_from_path(tmp_path)
+    assert changelog is not None
+    (version, _, entries), *_ = changelog.foreach_version(reverse=True)
+    assert version == "7.8.9" and len(entries) >= 1
+    assert parse_package(tmp_path / "package.xml").version == "7.8.9"
+    run("git", "rev-parse", "7.8.9")
+    (tmp_path / "new.txt").write_text("new")
+    run("git", "add", ".")
+    run("git", "commit", "--quiet", "--message", "Something new")
+    catkin("generate_changelog", "--non-interactive")
+    assert "* Something new" in (tmp_path / "CHANGELOG.rst").read_text()
 
 
 def test_what_runs_imports_nothing_undeclared() -> None:
@@ -269,3 +343,64 @@ def test_packages_of_our_messages_are_declared_and_found_by_cmake() -> None:
     cmake = (CHECKOUT / "CMakeLists.txt").read_text()
     assert packages <= declared("depend")
     assert all(f"find_package({package} REQUIRED)" in cmake for package in packages)
+
+
+# --- Containers and hooks -------------------------------------------------------------------
+
+DOCKERFILES = sorted((CHECKOUT / "docker").glob("Dockerfile*"))
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_dockerfile_is_linted(path: Path) -> None:
+    if shutil.which("hadolint") is None:
+        pytest.skip("hadolint is not there")
+    done = subprocess.run(["hadolint", path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def ignored(name: str) -> bool:
+    """Whether docker build does not see a file or folder of the checkout."""
+    lines = (CHECKOUT / ".dockerignore").read_text().splitlines()
+    patterns = [line for line in lines if line and not line.startswith("#")]
+    parts = Path(name).parts
+    prefixes = ["/".join(parts[: i + 1]) for i in range(len(parts))]
+    return any(fnmatch(prefix, pattern) for prefix in prefixes for pattern in patterns)
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_dockerfile_copies_what_is_there_and_runs_as_nobody_special(path: Path) -> None:
+    text = path.read_text()
+    copied = re.findall(r"^COPY (?!--from)(\S+) ", text, re.MULTILINE)
+    assert {"package.xml", ".", "docker/entrypoint.sh"} == set(copied)
+    for name in set(copied) - {"."}:
+        assert (CHECKOUT / name).exists() and not ignored(name), name
+    users = re.findall(r"^(USER|ENTRYPOINT|CMD) (.+)$", text, re.MULTILINE)
+    assert [key for key, _ in users] == ["USER", "ENTRYPOINT", "CMD"]
+    assert users[0][1] == "${UID}" and re.search(r"^ARG UID=[1-9]", text, re.MULTILINE)
+    # No weights unless they are asked for.
+    assert re.search(r'^ARG WEIGHTS=""$', text, re.MULTILINE)
+    entry = json.loads(users[1][1])
+    assert entry == ["/opt/mobile_sam_ros/entrypoint.sh"]
+    assert os.access(CHECKOUT / "docker/entrypoint.sh", os.X_OK)
+
+
+def test_docker_sees_all_that_colcon_needs_and_no_more() -> None:
+    cmake = (CHECKOUT / "CMakeLists.txt").read_text()
+    needed = {"CMakeLists.txt", "LICENSE", "msg", "srv", "cmake", "launch", "config"}
+    for name in (*needed, "mobile_sam/data", "mobile_sam_ros"):
+        assert Path(name).parts[0] in cmake or name == "CMakeLists.txt"
+        assert not ignored(name), name
+    for name in (".git", "test", "docs/index.md", "build/x", "mobile_sam/__pycache__"):
+        assert ignored(name), name
+
+
+def test_hooks_are_the_checks_of_the_tests() -> None:
+    """The same commands as in test_layout.py, in the same environment: no versions of their own."""
+    (repository,) = yaml.safe_load((CHECKOUT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local"
+    entries = [hook["entry"] for hook in repository["hooks"]]
+    begin = "python3 tools/environment.py run -- "
+    assert all(entry.startswith(begin) for entry in entries)
+    assert all(hook["language"] == "system" for hook in repository["hooks"])
+    commands = [entry.removeprefix(begin).removeprefix("python3 -m ") for entry in entries]
+    assert commands == [*CHECKERS, "hadolint"]

@@ -3,7 +3,6 @@ with TensorRT, which builds an engine once and keeps it in the user's cache."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from mobile_sam.checkpoints import WeightsError, cache_directory
 from mobile_sam.export import DECODER_FILE, ENCODER_FILE
 from mobile_sam.modeling import ALL, SamConfig
 from mobile_sam.modeling.sam import normalised
+from mobile_sam.quoting import first_line, quoted
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -63,8 +63,9 @@ def _session(path: Path, device: str, tensorrt: bool) -> onnxruntime.InferenceSe
     try:
         session = onnxruntime.InferenceSession(path, providers=providers)
     except Exception as error:  # ONNX Runtime has no base class of its own
-        cause = str(error).strip().split("\n")[0]
-        raise WeightsError(f"{path}: not a model that ONNX Runtime can read: {cause}") from error
+        raise WeightsError(
+            f"{path}: not a model that ONNX Runtime can read: {first_line(error)}"
+        ) from error
     wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
     if session.get_providers()[0] != wanted:  # it only logs why, and takes the CPU instead
         raise ValueError(f"device {device!r} cannot be used: ONNX Runtime could not start {wanted}")
@@ -93,11 +94,46 @@ class OnnxSam:
             raise WeightsError(f"{directory}: {ENCODER_FILE} and {DECODER_FILE} differ in metadata")
         try:
             self.config = SamConfig.from_json(metadata["config"])
-        except (KeyError, ValueError, json.JSONDecodeError) as error:
+        except (KeyError, ValueError) as error:
             raise WeightsError(
-                f"{directory / ENCODER_FILE}: its metadata has no usable `config`: {error}"
+                f"{directory / ENCODER_FILE}: its metadata has no usable `config`: "
+                f"{first_line(error)}"
             ) from error
+        self._check(directory)
         self.weights = metadata.get("weights", "")
+
+    def _check(self, directory: Path) -> None:
+        """Holds the files against the configuration that they bring along.
+
+        Raises:
+            WeightsError: they have other inputs or outputs.
+        """
+        side, cells = self.config.image_size, self.config.embedding_size
+        dim, mask = self.config.embedding_dim, self.config.mask_size
+        for file, found, wanted in (
+            (ENCODER_FILE, self._encoder.get_inputs(), {"pixels": (3, side, side)}),
+            (ENCODER_FILE, self._encoder.get_outputs(), {"embedding": (dim, cells, cells)}),
+            (
+                DECODER_FILE,
+                self._decoder.get_inputs(),
+                {
+                    "embedding": (dim, cells, cells),
+                    "points": (2,),
+                    "labels": (),
+                    "mask_logits": (1, mask, mask),
+                    "has_mask": (),
+                    "rows": (),
+                    "columns": (),
+                },
+            ),
+        ):
+            sizes = {tensor.name: tuple(tensor.shape) for tensor in found}
+            for name, last in wanted.items():
+                if name not in sizes or sizes[name][len(sizes[name]) - len(last) :] != last:
+                    raise WeightsError(
+                        f"{directory / file}: has {name} of shape {quoted(sizes.get(name))}, which "
+                        f"should end with {last}"
+                    )
 
     @property
     def device(self) -> torch.device:

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from mobile_sam import modeling
-from mobile_sam.checkpoints import cache_directory
+from mobile_sam.checkpoints import cache_directory, remove_abandoned
+from mobile_sam.quoting import first_line
 
 PRECISIONS = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}
 
@@ -69,7 +70,10 @@ def compiled(
     path = cache_directory() / "openvino" / f"{_identity(module, shapes, settings)}.bin"
     kept = _read(path)
     if kept is not None:
-        return core().import_model(kept, "CPU", settings)
+        try:
+            return core().import_model(kept, "CPU", settings)
+        except RuntimeError as error:  # whole, but not what this version reads
+            _LOGGER.warning("%s: compiled anew: %s", path, first_line(error))
     # One at a time: what Python warns of is the process's, and so is the tracing of a module.
     with _COMPILING, warnings.catch_warnings():
         # That tracing fixes what is computed from sizes, which is wanted here.
@@ -112,6 +116,7 @@ def _write(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all, and removes those that were not used for longest."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path.parent)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
             partial = Path(file.name)
         try:

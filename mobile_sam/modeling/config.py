@@ -7,6 +7,28 @@ import json
 import math
 from dataclasses import dataclass
 
+from mobile_sam.quoting import quoted
+
+# Of what a file may ask for, which is built before it is known whether the file has the weights for
+# it. SAM's largest encoder, ViT-H, has 32 blocks of 1280 channels.
+_MOST = {
+    "image_size": 4096,
+    "encoder_dims": 4096,
+    "encoder_depths": 32,
+    "encoder_heads": 64,
+    "encoder_windows": 32,
+    "encoder_strides": 2,
+    "embedding_dim": 4096,
+    "decoder_depth": 32,
+    "decoder_heads": 64,
+    "decoder_mlp_dim": 16384,
+    "mask_prompt_dim": 1024,
+    "multimasks": 16,
+    "iou_head_depth": 16,
+    "iou_head_dim": 4096,
+}
+_MOST_STAGES = 8
+
 
 @dataclass(frozen=True)
 class SamConfig:
@@ -44,6 +66,17 @@ class SamConfig:
     iou_head_dim: int = 256
 
     def __post_init__(self) -> None:
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            numbers = value if name.startswith("encoder_") else (value,)
+            if not (
+                isinstance(numbers, tuple)
+                and 0 < len(numbers) <= _MOST_STAGES
+                and all(type(number) is int and 1 <= number <= most for number in numbers)
+            ):
+                raise ValueError(f"{name} is {quoted(value)}, not from 1 to {most}")
+        if not (isinstance(self.position_scale, (int, float)) and 0 < self.position_scale < 1e3):
+            raise ValueError(f"position_scale is {quoted(self.position_scale)}")
         stages = len(self.encoder_dims)
         lengths = {
             "encoder_depths": stages,
@@ -56,6 +89,10 @@ class SamConfig:
                 raise ValueError(f"{name} has {len(getattr(self, name))} entries, not {length}")
         if self.image_size % self.stride:
             raise ValueError(f"image_size {self.image_size} is no multiple of {self.stride}")
+        pairs = [*zip(self.encoder_dims, self.encoder_heads, strict=True)][1:]
+        for dim, heads in [*pairs, (self.embedding_dim // 2, self.decoder_heads)]:
+            if dim % heads:
+                raise ValueError(f"{dim} channels cannot be divided among {heads} heads")
 
     @property
     def stride(self) -> int:
@@ -81,13 +118,18 @@ class SamConfig:
         """Reads what `to_json` wrote.
 
         Raises:
-            ValueError: it is not JSON, or has a field that is not known here.
+            ValueError: it is not JSON, or has a field or a value that no model has.
         """
-        fields = json.loads(text)
+        try:
+            fields = json.loads(text)
+        except RecursionError:
+            raise ValueError("the model's configuration is nested too deeply") from None
+        if not isinstance(fields, dict):
+            raise ValueError(f"the model's configuration is {quoted(fields)}, no table")
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(fields) - known)
         if unknown:
-            raise ValueError(f"unknown field {unknown[0]!r} in the model's configuration")
+            raise ValueError(f"unknown field {quoted(unknown[0])} in the model's configuration")
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         return cls(**values)  # type: ignore[arg-type]
 

@@ -102,7 +102,7 @@ def put_object(
 ) -> None:
     """Blend `skin` over `canvas` by `mask`, and write `label` where the mask is at least half."""
     # OpenCV 4 takes one number for a scalar whose other channels are 0.
-    alpha = cv2.multiply(cv2.merge([mask, mask, mask]), (1 / 255,) * 4, dtype=cv2.CV_32F)
+    alpha = cv2.multiply(cv2.merge([mask, mask, mask]), np.full(4, 1 / 255), dtype=cv2.CV_32F)
     area = canvas[window]
     difference = cv2.subtract(skin, area, dtype=cv2.CV_32F)
     area[:] = cv2.add(area, cv2.multiply(difference, alpha), dtype=cv2.CV_8U)

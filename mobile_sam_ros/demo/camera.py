@@ -18,7 +18,13 @@ from std_msgs.msg import Header
 from mobile_sam.pictures import PictureError
 from mobile_sam_ros.conversions import image_message
 from mobile_sam_ros.demo.nodes import QOS, DemoNode, run_node
-from mobile_sam_ros.demo.sources import PROCEDURAL_SIZE, Shot, file_shots, procedural_shots
+from mobile_sam_ros.demo.sources import (
+    PROCEDURAL_SIZE,
+    Shot,
+    file_shots,
+    procedural_shots,
+    repeated,
+)
 
 _LAST_WORDS = Duration(seconds=5)  # for the last frame to arrive everywhere
 
@@ -51,9 +57,10 @@ class CameraNode(DemoNode):
         height, width = PROCEDURAL_SIZE
         width = self.parameter("width", width, "Width of the procedural scene, pixels.")
         height = self.parameter("height", height, "Height of the procedural scene, pixels.")
+        loop = self.parameter("loop", False, "Begin a file or folder again when it ends.")
         self._is_scene = not video
         if video:
-            return file_shots(Path(video))
+            return repeated(Path(video)) if loop else file_shots(Path(video))
         return procedural_shots(seed, (height, width), objects)
 
     def _tick(self) -> None:

@@ -45,6 +45,17 @@ def file_shots(path: Path) -> Iterator[Shot]:
     return _chained(first, shots)
 
 
+def repeated(path: Path) -> Iterator[Shot]:
+    """Yields the same again and again; errors are those of `file_shots`."""
+    return _chained_all(file_shots(path), path)
+
+
+def _chained_all(first: Iterator[Shot], path: Path) -> Iterator[Shot]:
+    yield from first
+    while True:
+        yield from file_shots(path)
+
+
 def _chained(first: Shot, rest: Iterator[Shot]) -> Iterator[Shot]:
     yield first
     yield from rest

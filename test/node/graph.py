@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from conftest import free_domain
 from diagnostic_msgs.msg import DiagnosticArray
+from domains import free_domain
 from mobile_sam_ros.msg import PromptArray, SegmentArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -48,6 +48,7 @@ class Peer(Node):
         self.executor_ = SingleThreadedExecutor()
         self.executor_.add_node(self)
         self.received: dict[str, list[Any]] = {}
+        self._known_clients: dict[str, Any] = {}
         self.images = self.create_publisher(Image, "image", RELIABLE)
         self.detections = self.create_publisher(detections_type, "detections", RELIABLE)
         self.prompts = self.create_publisher(PromptArray, "prompts", RELIABLE)
@@ -74,7 +75,9 @@ class Peer(Node):
 
     def ask(self, kind: Any, name: str, request: Any) -> Future:
         """Calls a service, and leaves it to the caller to wait."""
-        client = self.create_client(kind, name)
+        if name not in self._known_clients:
+            self._known_clients[name] = self.create_client(kind, name)
+        client = self._known_clients[name]
         self.wait(client.service_is_ready, f"service {name}")
         return client.call_async(request)
 
@@ -104,6 +107,13 @@ class Peer(Node):
             return {}
         return {v.key: v.value for v in self.received["/diagnostics"][-1].status[0].values}
 
+    def level(self) -> tuple[int, str]:
+        """Returns level and message of the newest diagnostics, -1 if there are none yet."""
+        if not self.received["/diagnostics"]:
+            return -1, ""
+        status = self.received["/diagnostics"][-1].status[0]
+        return status.level[0], status.message
+
     def number(self, key: str) -> float:
         """Returns one number of the newest diagnostics, 0 if it is not there yet."""
         return float(self.values().get(key, 0))
@@ -119,10 +129,12 @@ class Process:
         remaps: dict[str, str],
         reliable: bool,
         cameras: Sequence[str],
+        program: Sequence[str],
+        environ: dict[str, str],
     ) -> None:
         self.log = log
         self.domain = free_domain()
-        command = [sys.executable, "-m", "mobile_sam_ros.sam_node"]
+        command = [sys.executable, *program]
         command += ["--cameras", ",".join(cameras), "--ros-args"]
         # Best effort, a first image may be lost while the node's side of the connection is not up
         # yet, which nothing tells; under load that happens.
@@ -141,7 +153,8 @@ class Process:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=os.environ
-                | {"ROS_DOMAIN_ID": str(self.domain), "RCUTILS_COLORIZED_OUTPUT": "0"},
+                | {"ROS_DOMAIN_ID": str(self.domain), "RCUTILS_COLORIZED_OUTPUT": "0"}
+                | environ,
             )
 
     def said(self, text: str) -> int:
@@ -171,10 +184,12 @@ def running(
     remaps: dict[str, str] | None = None,
     reliable: bool = True,
     cameras: Sequence[str] = (),
+    program: Sequence[str] = ("-m", "mobile_sam_ros.sam_node"),
+    environ: dict[str, str] | None = None,
     **parameters: Any,
 ) -> Iterator[Process]:
     """Runs a node; it is gone afterwards, whatever happens. `reliable`: also the images it gets."""
-    node = Process(log, parameters, remaps or {}, reliable, cameras)
+    node = Process(log, parameters, remaps or {}, reliable, cameras, program, environ or {})
     try:
         yield node
     finally:

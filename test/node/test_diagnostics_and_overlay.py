@@ -47,12 +47,31 @@ def test_rates_and_counters() -> None:
         statistics.count("frames/eaten")
 
 
-@pytest.mark.parametrize("silent", [False, True])
-def test_status_is_found_again(silent: bool) -> None:
+def test_problems_of_the_window_make_the_level() -> None:
+    seconds = [0.0]
+    statistics = Statistics(lambda: seconds[-1])
+
+    def now() -> tuple[bytes, str]:
+        found = status("/sam", statistics.values(), statistics.problems())
+        return found.level, found.message
+
+    statistics.count("frames/dropped/newer")
+    assert now() == (DiagnosticStatus.OK, "0.00 of 0.00 Hz segmented, 1 dropped since the start")
+    statistics.count("objects/dropped", "too many", 3)
+    seconds.append(1.0)
+    statistics.count("objects/dropped", "far too many", 4)
+    text = "objects/dropped 7 times in 5 s: far too many"
+    assert now() == (DiagnosticStatus.WARN, text)
+    statistics.count("frames/dropped/failed")
+    assert now() == (DiagnosticStatus.ERROR, f"frames/dropped/failed 1 times in 5 s; {text}")
+    seconds.append(WINDOW_S + 1.5)
+    assert now()[0] == DiagnosticStatus.OK
+    assert statistics.values()["objects/dropped"] == "7"
+
+
+def test_status_is_found_again() -> None:
     values = Statistics().values()
-    message = DiagnosticArray(status=[status("/robot/sam", values, silent)])
-    level = DiagnosticStatus.WARN if silent else DiagnosticStatus.OK
-    assert message.status[0].level == level
+    message = DiagnosticArray(status=[status("/robot/sam", values)])
     assert status_values(message, "/robot/sam") == values
     assert status_values(message, "/sam") is None
 

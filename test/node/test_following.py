@@ -21,6 +21,7 @@ from graph import (
     stamps,
 )
 from mobile_sam_ros.msg import Prompt, PromptArray, PromptPoint, Segment, SegmentArray
+from mobile_sam_ros.srv import Segment as SegmentService
 from std_srvs.srv import Trigger
 
 from mobile_sam.scenes import MovingScene
@@ -90,6 +91,58 @@ def assert_on(segment: Segment, index: int, label: int) -> None:
     assert segment.state == Segment.ACTIVE and segment.unseen == 0
     assert 0.3 < segment.confidence <= 1
     assert mask_iou(mask(segment), truth(index, label)) > 0.75
+
+
+def test_one_object_is_renamed_and_removed_while_the_other_goes_on(graph: Peer) -> None:
+    def say(mode: int, **fields: Any) -> None:
+        graph.prompts.publish(PromptArray(mode=mode, prompts=[Prompt(**fields)]))
+
+    def names(message: SegmentArray) -> list[tuple[str, str]]:
+        return [(segment.id, segment.class_id) for segment in message.segments]
+
+    def shown(index: int, wanted: list[tuple[str, str]]) -> None:
+        graph.wait(lambda: names(result(graph, show(graph, index))) == wanted, f"only {wanted}")
+
+    stamp = show(graph, 0)
+    prompts = [Prompt(id="mug", class_id="cup", points=[middle(0, 3)])]
+    prompts.append(Prompt(id="plum", points=[middle(0, 4)]))
+    tracked = PromptArray(header=header(stamp), mode=PromptArray.TRACKED, prompts=prompts)
+    graph.prompts.publish(tracked)
+    assert names(result(graph, stamp)) == [("mug", "cup"), ("plum", "")]
+    say(PromptArray.RENAME, id="plum", class_id="fruit")
+    shown(1, [("mug", "cup"), ("plum", "fruit")])
+    say(PromptArray.REMOVE, id="mug")
+    shown(2, [("plum", "fruit")])
+    (plum,) = result(graph, show(graph, 3)).segments
+    assert_on(plum, 3, 4)
+    say(PromptArray.REMOVE, id="mug")
+    process = graph._process
+    graph.wait(lambda: process.said("no object with id 'mug' stands or is followed"), "that")
+
+    say(PromptArray.REMOVE, id="plum")
+    for name in ("left", "right"):
+        say(PromptArray.UNTIL_CLEARED, id=name, points=[middle(4, 4)])
+    shown(4, [("left", ""), ("right", "")])
+    say(PromptArray.RENAME, id="right", class_id="fruit")
+    shown(5, [("left", ""), ("right", "fruit")])
+    say(PromptArray.REMOVE, id="left")
+    shown(6, [("right", "fruit")])
+
+
+def test_an_image_that_was_held_for_long_starts_an_object_too(graph: Peer) -> None:
+    """By the service, with the image in the request: what has moved since is found again."""
+    for index in range(25):  # more than the node keeps
+        show(graph, index)
+    held = image_message(SCENE.frame(0).image, "rgb8", header(stamps() - 10**10))
+    request = SegmentService.Request(image=held, prompts=[Prompt(id="mug", points=[middle(0, 3)])])
+    request.track = True
+    answer = graph.call(SegmentService, "/sam/segment", request)
+    (mug,) = answer.segments.segments
+    assert answer.success and mask_iou(mask(mug), truth(0, 3)) > 0.75
+    for index in range(25, 45):
+        (mug,) = result(graph, show(graph, index)).segments
+    assert mug.id == "mug"
+    assert_on(mug, 44, 3)
 
 
 def test_a_point_on_one_image_and_the_mask_follows(graph: Peer) -> None:

@@ -1,4 +1,4 @@
-"""The parameters on a real node, and that README and YAML file say what the code says."""
+"""The parameters on a real node, and that the YAML file says what the code says."""
 
 from __future__ import annotations
 
@@ -69,10 +69,6 @@ def test_refuses_bad_values_at_start(
     with pytest.raises(error, match=name):
         parameters.declare(node)
     node.destroy_node()
-
-
-def test_readme_shows_them() -> None:
-    assert parameters.markdown_table() in (CHECKOUT / "README.md").read_text()
 
 
 def test_yaml_file_holds_the_defaults_of_all_that_may_change() -> None:

@@ -1,0 +1,91 @@
+"""The panel: `ros2 run mobile_sam_ros panel`. Serves the page until it is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from threading import Thread
+from typing import NoReturn
+
+import rclpy
+from aiohttp import web
+from rclpy.exceptions import ParameterException
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+
+from mobile_sam_ros.panel.access import Access
+from mobile_sam_ros.panel.panel_node import PanelNode
+from mobile_sam_ros.panel.server import Server
+
+
+def address(host: str, port: int, token: str) -> str:
+    """Returns what to open in a browser."""
+    if host in ("0.0.0.0", "::"):
+        host = socket.gethostname()
+    elif ":" in host:
+        host = f"[{host}]"
+    return f"http://{host}:{port}/" + (f"?token={token}" if token else "")
+
+
+async def serve(arguments: Sequence[str] | None) -> None:
+    """Runs node and server until SIGINT or SIGTERM.
+
+    Raises:
+        OSError: the address cannot be listened on.
+        ValueError: a parameter has a wrong value.
+        rclpy.exceptions.ParameterException: or a wrong type.
+    """
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    # Not the loop's own handlers, which end with it: Ctrl-C comes twice from `ros2 launch`.
+    def end(number: int, frame: object) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(ended.set)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    node = PanelNode(lambda: loop.call_soon_threadsafe(server.wake))
+    settings = node.settings
+    access = Access.to(settings.host, settings.token)
+    server = Server(node, access)
+    runner = web.AppRunner(server.application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, settings.host, settings.port).start()
+    port = runner.addresses[0][1]
+    node.get_logger().info(f"open {address(settings.host, port, access.token)}")
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    # The loop has this thread, for its signals.
+    thread = Thread(target=executor.spin, name="executor")
+    thread.start()
+    try:
+        await ended.wait()
+        await runner.cleanup()
+    finally:
+        executor.shutdown()
+        thread.join()
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the panel until it is told to end, and ends the process with the exit status."""
+    status = 0
+    try:
+        asyncio.run(serve(arguments))
+    except (OSError, ValueError, ParameterException) as error:
+        print(f"panel: {error}", file=sys.stderr)
+        status = 1
+    finally:
+        rclpy.try_shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # While the interpreter is taken down, a second Ctrl-C would count as a failure.
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""One browser that looks: what it is shown, and what it asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from itertools import count
+
+from aiohttp import web
+
+from mobile_sam.segments import inner_points
+from mobile_sam_ros.msg import Prompt, PromptArray, PromptPoint
+from mobile_sam_ros.panel import requests
+from mobile_sam_ros.panel.panel_node import PanelNode
+from mobile_sam_ros.panel.pictures import Encoder, Picture, crop
+
+_MODES = {
+    requests.FOLLOW: PromptArray.TRACKED,
+    requests.STAY: PromptArray.UNTIL_CLEARED,
+    requests.ONCE: PromptArray.ONCE,
+}
+_REMEMBERED = 8  # pictures that a viewer may still click on when newer ones are on their way
+_MOST_OBJECTS = 1000
+
+
+class Objects:
+    """What all viewers share: how objects are named, and where they were shown."""
+
+    def __init__(self) -> None:
+        self._numbers = count(1)
+        self._points: dict[str, tuple[int, list[PromptPoint]]] = {}
+
+    def new_id(self) -> str:
+        """Returns the id of an object that nobody has shown yet."""
+        return f"object_{next(self._numbers)}"
+
+    def points(
+        self, id: str, picture: Picture, new: list[PromptPoint], stays: bool
+    ) -> list[PromptPoint]:
+        """Returns all points that show an object in a picture.
+
+        Those of before count on if they were made on the same image, or if the object `stays` at
+        its place. Else its mask says where it is by now.
+        """
+        stamp, before = self._points.get(id, (-1, []))
+        if not before or not (stays or stamp == picture.stamp):
+            segment = picture.segment(id)
+            before = []
+            if segment is not None and segment.roi.width:
+                ((x, y),) = inner_points(crop(segment), 1).tolist()
+                left, top = segment.roi.x_offset, segment.roi.y_offset
+                before = [PromptPoint(x=left + x, y=top + y, label=PromptPoint.FOREGROUND)]
+        if len(self._points) >= _MOST_OBJECTS:
+            self._points.clear()
+        self._points[id] = picture.stamp, before + new
+        return before + new
+
+    def forget(self, id: str | None = None) -> None:
+        """Forgets the points of an object; None: of all."""
+        if id is None:
+            self._points.clear()
+        else:
+            self._points.pop(id, None)
+
+
+class Viewer:
+    """A browser. It asks for each picture: one that is slow, or paused, has none waiting."""
+
+    def __init__(
+        self, socket: web.WebSocketResponse, node: PanelNode, encoder: Encoder, objects: Objects
+    ) -> None:
+        self._socket, self._node, self._encoder, self._objects = socket, node, encoder, objects
+        self._after: int | None = None  # of the picture that it wants a newer one than
+        self._changed = asyncio.Event()
+        self._shown: deque[Picture] = deque(maxlen=_REMEMBERED)
+        self._sending = asyncio.Lock()
+
+    def wake(self) -> None:
+        """There may be a new picture."""
+        self._changed.set()
+
+    async def send(self, data: str | bytes) -> None:
+        """Sends a text or bytes, whole, whoever else sends."""
+        async with self._sending:
+            if isinstance(data, str):
+                await self._socket.send_str(data)
+            else:
+                await self._socket.send_bytes(data)
+
+    async def say(self, problem: str) -> None:
+        """Tells the viewer why something was not done."""
+        await self.send(json.dumps({"problem": problem}))
+
+    async def close(self, code: int) -> None:
+        """Ends the connection."""
+        await self._socket.close(code=code)
+
+    async def send_pictures(self) -> None:
+        """Sends each picture that is asked for when there is one, until it is cancelled."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            picture = self._node.picture
+            if self._after is None or picture is None or picture.number <= self._after:
+                continue
+            self._after = None
+            await self._show(picture)
+
+    async def _show(self, picture: Picture) -> None:
+        try:
+            data = await asyncio.to_thread(self._encoder.encode, picture)
+        except ValueError as error:
+            await self.say(str(error))
+            self._after = picture.number  # the next one may be better
+            return
+        self._shown.append(picture)
+        await self.send(data)
+
+    async def take(self, request: requests.Request) -> None:
+        """Does what was asked for.
+
+        Raises:
+            requests.BadRequest: it cannot be done.
+            panel_node.Unanswered: the node does not do it.
+        """
+        match request:
+            case requests.Next():
+                self._after = request.after
+                self.wake()
+            case requests.Show():
+                await self._show_object(request)
+            case requests.Remove():
+                self._objects.forget(request.id)
+                self._node.prompt(PromptArray.REMOVE, Prompt(id=request.id))
+            case requests.Rename():
+                prompt = Prompt(id=request.id, class_id=request.name)
+                self._node.prompt(PromptArray.RENAME, prompt)
+            case requests.Clear():
+                self._objects.forget()
+                await self._node.clear()
+            case requests.Everything():
+                await self._show(await self._node.everything(self._picture(request.number)))
+
+    def _picture(self, number: int) -> Picture:
+        for picture in self._shown:
+            if picture.number == number:
+                return picture
+        raise requests.BadRequest(f"number is {number}, a picture that is gone")
+
+    async def _show_object(self, request: requests.Show) -> None:
+        """Asks the node for an object, by a prompt for the stream; where the viewer holds the
+        picture, or the node no longer has it, with the picture itself."""
+        picture = self._picture(request.number)
+        id = request.id or self._objects.new_id()
+        prompt = self._prompt(request, picture, id)
+        if not request.id:
+            await self.send(json.dumps({"new": id}))
+        is_known = self._node.knows(picture)
+        by_itself = request.still or not is_known
+        if not by_itself or request.mode == requests.STAY:
+            header = picture.image.header if is_known else None
+            self._node.prompt(_MODES[request.mode], prompt, header)
+        if by_itself:
+            track = request.mode == requests.FOLLOW
+            answer = await self._node.segment(picture, prompt, track)
+            if request.still:
+                await self._show(answer)
+
+    def _prompt(self, request: requests.Show, picture: Picture, id: str) -> Prompt:
+        segment = picture.segment(id)
+        prompt = Prompt(id=id, class_id=segment.class_id if segment else "")
+        new = [
+            PromptPoint(x=x, y=y, label=PromptPoint.FOREGROUND if there else PromptPoint.BACKGROUND)
+            for x, y, there in request.points
+        ]
+        if request.box is not None:
+            self._objects.forget(id)
+            prompt.box, prompt.points = list(request.box), new
+            return prompt
+        prompt.points = self._objects.points(id, picture, new, request.mode == requests.STAY)
+        if not new and segment is not None:
+            roi = segment.roi
+            right, bottom = roi.x_offset + roi.width, roi.y_offset + roi.height
+            prompt.box = [float(v) for v in (roi.x_offset, roi.y_offset, right, bottom)]
+        if not prompt.points:
+            raise requests.BadRequest(f"{id!r} is not in that picture, and nothing else shows it")
+        return prompt
