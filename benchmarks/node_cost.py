@@ -119,7 +119,7 @@ class Rig(Node):
 @contextmanager
 def running(arguments: list[str], cameras: str = "") -> Iterator[int]:
     """The node in a process of its own, or one for each camera; gives the process's number."""
-    command = [sys.executable, "-m", "mobile_sam_ros.sam_node", "--cameras", cameras, "--ros-args"]
+    command = [sys.executable, "-m", "mobile_sam_ros.run", "--cameras", cameras, "--ros-args"]
     for argument in arguments:
         command += ["-p", argument]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

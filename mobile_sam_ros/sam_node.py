@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
 from collections.abc import Sequence
 from threading import Thread
 from time import monotonic
-from typing import Any, NoReturn
+from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point, PointStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
-from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 from vision_msgs.msg import Detection2DArray
 
 import mobile_sam
 from mobile_sam.backends import device_memory, free_unused
-from mobile_sam.quoting import first_line, quoted
+from mobile_sam.quoting import quoted
 from mobile_sam_ros import diagnostics, machine, parameters
 from mobile_sam_ros.conversions import nanoseconds
 from mobile_sam_ros.depth_input import DepthInput
 from mobile_sam_ros.detections import reader
-from mobile_sam_ros.executor import SteadyExecutor
 from mobile_sam_ros.frames import Frame, FrameRing, Waiting
-from mobile_sam_ros.interrupts import interrupt_once
 from mobile_sam_ros.models import Models
 from mobile_sam_ros.msg import PromptArray
 from mobile_sam_ros.outputs import THREE_D, Outputs
@@ -45,9 +36,10 @@ from mobile_sam_ros.segmentation import Job, Segmentation, Topics
 from mobile_sam_ros.services import Services
 from mobile_sam_ros.silence import Silence
 from mobile_sam_ros.throttle import Throttle
+from mobile_sam_ros.transitions import said
 from mobile_sam_ros.worker import Mailbox, Worker
 
-_NAME = "sam"
+NAME = "sam"
 _CLICK = "click"
 _EARLY = 16  # messages that wait for their image,
 _EARLY_SECONDS = 2.0  # and how long
@@ -67,7 +59,7 @@ class SamNode(LifecycleNode):
             worker: what runs the model; shared as well.
             cli_args: ROS arguments of this node alone.
         """
-        super().__init__(_NAME, cli_args=list(cli_args))
+        super().__init__(NAME, cli_args=list(cli_args))
         self._models, self._worker = models, worker
         self.values = parameters.declare(self)
         self._detections_type, self._as_standard = reader(
@@ -102,13 +94,10 @@ class SamNode(LifecycleNode):
 
     # --- Life -------------------------------------------------------------------------------
 
+    @said
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads the weights and offers the outputs."""
-        try:
-            self._predictor = self._models.load(self.values)
-        except (mobile_sam.WeightsError, ValueError, OSError, MemoryError) as error:
-            self.get_logger().fatal(str(error) or type(error).__name__)
-            return TransitionCallbackReturn.FAILURE
+        self._predictor = self._models.load(self.values)
         self._outputs = Outputs(self)
         self.get_logger().info(
             f"weights {self.values.weights} on {self._predictor.device}, input "
@@ -116,6 +105,7 @@ class SamNode(LifecycleNode):
         )
         return TransitionCallbackReturn.SUCCESS
 
+    @said
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Listens and works."""
         assert self._predictor is not None and self._outputs is not None
@@ -151,11 +141,13 @@ class SamNode(LifecycleNode):
         self.get_logger().info(f"waiting for images on {image}")
         return super().on_activate(state)
 
+    @said
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Listens to nothing more."""
         self._stop_work()
         return super().on_deactivate(state)
 
+    @said
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Gives the model's memory back."""
         self._stop_work()
@@ -167,6 +159,10 @@ class SamNode(LifecycleNode):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """The same as cleaning up."""
+        return self.on_cleanup(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """The same, after which the node may be configured again."""
         return self.on_cleanup(state)
 
     def start(self) -> bool:
@@ -425,71 +421,3 @@ class SamNode(LifecycleNode):
 
 def _stamp(message: Detection2DArray | PromptArray) -> int:
     return nanoseconds(message.header.stamp)
-
-
-def make_nodes(cameras: Sequence[str]) -> list[SamNode]:
-    """Makes the node, or for each camera one in a namespace of its name.
-
-    They share one thread, one executor and one copy of the weights.
-    """
-    models, worker = Models(), Worker[Job]()
-    if not cameras:
-        return [SamNode(models, worker)]
-    # Arguments of the command line would put all of them into the same namespace.
-    probe = Node(_NAME, start_parameter_services=False, enable_rosout=False)
-    namespace = probe.get_namespace().rstrip("/")
-    probe.destroy_node()
-    own = [["--ros-args", "-r", f"__ns:={namespace}/{camera}"] for camera in cameras]
-    return [SamNode(models, worker, arguments) for arguments in own]
-
-
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Reads what is left of the command line without its ROS arguments."""
-    parser = argparse.ArgumentParser(prog="sam_node")
-    parser.add_argument(
-        "--cameras",
-        type=lambda text: [name for name in text.split(",") if name],
-        default=[],
-        metavar="NAME,NAME",
-        help="a node for each camera, in a namespace of its name, in this one process",
-    )
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Runs the node until it is told to end, and ends the process with the exit status."""
-    interrupt_once()
-    nodes: list[SamNode] = []
-    status = 0
-    try:
-        options = parse(remove_ros_args(sys.argv if arguments is None else arguments)[1:])
-        try:
-            rclpy.init(args=arguments)
-        except RuntimeError as error:  # of ROS arguments and parameter files
-            raise ValueError(first_line(error)) from error
-        nodes = make_nodes(options.cameras)
-        executor = SteadyExecutor(nodes[0].say_failure)
-        for node in nodes:
-            executor.add_node(node)
-        if all(node.start() for node in nodes):
-            executor.spin()
-        elif rclpy.ok():  # else it was told to end while it started
-            status = 1
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except (ValueError, rclpy.exceptions.ParameterException) as error:
-        print(f"sam_node: {error}", file=sys.stderr)
-        status = 1
-    finally:
-        for node in nodes:
-            node.close()
-        rclpy.try_shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # All that others see of this process is gone by now. A model call cannot be interrupted, and
-    # the interpreter must not be taken down around it; nor is there time to take torch down.
-    os._exit(status)
-
-
-if __name__ == "__main__":
-    main()

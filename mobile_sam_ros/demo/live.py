@@ -55,7 +55,7 @@ def start(options: argparse.Namespace, group: Children, logs: Path) -> str:
         ChildDied: one of them failed.
         TimeoutError: the panel does not start.
     """
-    group.start("sam", "mobile_sam_ros.sam_node", sam_arguments(options.weights, options.device))
+    group.start("sam", "mobile_sam_ros.run", sam_arguments(options.weights, options.device))
     source: dict[str, object] = {"seed": options.seed, "objects": options.objects}
     if options.video:
         source = {"video": options.video.resolve(), "loop": "true"}

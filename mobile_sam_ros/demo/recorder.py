@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from time import time_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rclpy
 from rclpy.duration import Duration
@@ -19,7 +19,6 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
-from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rosbags.interfaces import (
     Connection,
     Qos,
@@ -35,6 +34,9 @@ from rosbags.typesys import Stores, get_typestore
 from mobile_sam_ros.bags.definitions import add_type
 from mobile_sam_ros.demo.nodes import DemoNode
 from mobile_sam_ros.message_classes import ros_class
+
+if TYPE_CHECKING:
+    from rclpy.topic_endpoint_info import TopicEndpointInfo  # rclpy.endpoint_info from Lyrical on
 
 _DEPTH = 100  # messages of a topic that may wait while the disk is busy
 _DISCOVERY_SECONDS = 0.1

@@ -167,7 +167,7 @@ def perform(options: argparse.Namespace, output: Path, group: Children) -> Path:
     bag = output / "bag"
     # Those who listen first: what is said before somebody listens is lost.
     group.start(RECORDER, "mobile_sam_ros.demo.recorder", ros_arguments(bag=bag))
-    group.start(SAM, "mobile_sam_ros.sam_node", sam_arguments(options.weights, options.device))
+    group.start(SAM, "mobile_sam_ros.run", sam_arguments(options.weights, options.device))
     group.start(
         DETECTOR,
         "mobile_sam_ros.demo.detector",

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from mobile_sam import Predictor
-from mobile_sam_ros import sam_node
+from mobile_sam_ros import run
 from mobile_sam_ros.models import Models
 from mobile_sam_ros.parameters import Parameters
 
@@ -50,5 +50,5 @@ class FailingModels(Models):
 
 
 if __name__ == "__main__":
-    sam_node.Models = FailingModels  # type: ignore[misc]
-    sam_node.main(sys.argv)
+    run.Models = FailingModels  # type: ignore[misc]
+    run.main(sys.argv)

@@ -184,7 +184,7 @@ def running(
     remaps: dict[str, str] | None = None,
     reliable: bool = True,
     cameras: Sequence[str] = (),
-    program: Sequence[str] = ("-m", "mobile_sam_ros.sam_node"),
+    program: Sequence[str] = ("-m", "mobile_sam_ros.run"),
     environ: dict[str, str] | None = None,
     **parameters: Any,
 ) -> Iterator[Process]:

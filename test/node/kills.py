@@ -89,7 +89,7 @@ def whole(cache: Path) -> bool:
 
 def end_at(seconds: float, number: signal.Signals, log: Path, cache: Path) -> End:
     """Starts a node, sends it a signal after some seconds, and looks at what is left."""
-    with process(log, cache, "-m", "mobile_sam_ros.sam_node") as node:
+    with process(log, cache, "-m", "mobile_sam_ros.run") as node:
         time.sleep(seconds)
         assert node.poll() is None, log.read_text()
         text = log.read_text()
@@ -119,7 +119,7 @@ def end_at(seconds: float, number: signal.Signals, log: Path, cache: Path) -> En
 
 def works(log: Path, cache: Path, seconds: float = 60.0) -> bool:
     """Whether a node starts, and gets as far as its first image."""
-    with process(log, cache, "-m", "mobile_sam_ros.sam_node") as node:
+    with process(log, cache, "-m", "mobile_sam_ros.run") as node:
         end = time.monotonic() + seconds
         while time.monotonic() < end and node.poll() is None:
             if _STAGES[0][1] in log.read_text():

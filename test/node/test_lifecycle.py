@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from graph import (
     Peer,
@@ -20,9 +23,13 @@ from graph import (
 )
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.lifecycle import TransitionCallbackReturn
 
 from mobile_sam.checkpoints import save_safetensors
 from mobile_sam.modeling import MOBILE_SAM, Sam
+from mobile_sam_ros.models import Models
+from mobile_sam_ros.sam_node import SamNode
+from mobile_sam_ros.worker import Worker
 
 INPUTS = ("/image", "/detections", "/prompts", "/clicked_point")
 
@@ -108,3 +115,61 @@ def test_a_model_that_cannot_be_had_leaves_the_node_as_it_was(tmp_path: Path) ->
         save_safetensors(Sam(MOBILE_SAM), weights)
         assert change(graph, Transition.TRANSITION_CONFIGURE)
         assert state(graph) == State.PRIMARY_STATE_INACTIVE
+
+
+def test_an_active_node_can_be_shut_down(tmp_path: Path) -> None:
+    with running(tmp_path / "log", stale_after=0.0) as node, peer(node) as graph:
+        graph.stands(graph.images)
+        assert change(graph, Transition.TRANSITION_ACTIVE_SHUTDOWN)
+        assert state(graph) == State.PRIMARY_STATE_FINALIZED
+        graph.wait(lambda: not any(graph.count_subscribers(name) for name in INPUTS), "no inputs")
+        graph.wait(lambda: not graph.count_publishers("/sam/segments"), "no outputs")
+
+
+@pytest.fixture
+def node(ros: None) -> Iterator[SamNode]:
+    """The node in this process, not configured yet."""
+    node = SamNode(Models(), Worker())
+    yield node
+    node.close()
+    node.destroy_node()
+
+
+def label(node: SamNode) -> str:
+    return node._state_machine.current_state[1]
+
+
+def test_what_nobody_expects_is_said_and_all_can_begin_anew(
+    node: SamNode, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """rclpy is silent about what a transition raises."""
+
+    def fails(*arguments: Any, **named: Any) -> Any:
+        raise RuntimeError("CUDA error: an illegal instruction was encountered")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(node._models, "load", fails)
+        assert node.trigger_configure() == TransitionCallbackReturn.ERROR
+    said = capfd.readouterr().err
+    assert "on_configure failed" in said and "an illegal instruction" in said
+    assert label(node) == "unconfigured"
+
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    listened, outputs = node.create_subscription, node.count_publishers("/sam/segments")
+    assert outputs == 1
+    with monkeypatch.context() as broken:
+        broken.setattr(  # of five, the third one
+            node,
+            "create_subscription",
+            lambda kind, name, *more, **named: (fails if name == "prompts" else listened)(
+                kind, name, *more, **named
+            ),
+        )
+        assert node.trigger_activate() == TransitionCallbackReturn.ERROR
+    assert "on_activate failed" in capfd.readouterr().err
+    assert label(node) == "unconfigured"
+    assert not any(node.count_subscribers(name) for name in INPUTS)
+    assert not node.count_publishers("/sam/segments")
+
+    assert node.start() and label(node) == "active"
+    assert all(node.count_subscribers(name) for name in INPUTS)
