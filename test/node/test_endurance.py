@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 from pathlib import Path
 
 import pytest
+from graph import running
 from kills import MOST_SECONDS, SIGNALS, ends
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -29,3 +32,21 @@ def test_ends_in_time_and_starts_again(tmp_path: Path) -> None:
     assert [end.signal for end in found] == list(SIGNALS)
     assert not [end for end in found if end.problem], found
     assert max(end.seconds for end in found) < MOST_SECONDS
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_ends_while_it_downloads(number: signal.Signals, tmp_path: Path) -> None:
+    """From a server that takes the call and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        environ = {
+            "https_proxy": f"http://127.0.0.1:{server.getsockname()[1]}",
+            "no_proxy": "",
+            "MOBILE_SAM_CACHE": str(tmp_path / "cache"),
+        }
+        with running(tmp_path / "log", environ=environ, weights="mobile_sam") as node:
+            call, _ = server.accept()
+            with call:
+                status, seconds = node.end(number)
+    assert status == 0 and seconds < MOST_SECONDS, node.log.read_text()
+    assert not list((tmp_path / "cache").rglob("*"))
