@@ -197,7 +197,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--rate", type=float, default=30.0, help="images a second")
-    parser.add_argument("--warm-up", type=float, default=2.0, help="minutes before")
+    parser.add_argument("--warm-up", type=float, default=5.0, help="minutes before")
     parser.add_argument("--interval", type=float, default=1.0, help="minutes of a row")
     options = parser.parse_args()
     rclpy.init()
