@@ -39,7 +39,7 @@ from mobile_sam_ros.conversions import image_message, nanoseconds
 
 MOST_GROWTH = 10.0  # MB, from the first sample to the last
 MOST_SLOWER = 1.2  # p99 of the last sample by that of the first
-_SIZE, _OBJECTS, _FRAMES = (480, 640), 8, 90
+_SIZE, _OBJECTS, _FRAMES, _SEED = (480, 640), 8, 90, 7
 
 
 @dataclass
@@ -153,14 +153,14 @@ def sampled(pid: int, minute: float) -> Sample:
 
 
 def soak(
-    minutes: float, rate: float, warm_up: float, interval: float, seed: int = 7
+    minutes: float, rate: float, warm_up: float, interval: float, parameters: list[str]
 ) -> Iterator[Sample]:
     """Runs the node, and yields a sample every `interval` minutes, the first one at the end of the
     warm-up."""
     executor = SingleThreadedExecutor()
-    world = World(seed)
+    world = World(_SEED)
     executor.add_node(world)
-    with running([]) as pid:
+    with running(parameters) as pid:
         if not spin(executor, world.ready, 90.0):
             raise SystemExit("the node does not listen")
         begin, ticks = time.monotonic(), 0
@@ -197,14 +197,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--rate", type=float, default=30.0, help="images a second")
-    parser.add_argument("--warm-up", type=float, default=2.0, help="minutes before")
+    parser.add_argument("--warm-up", type=float, default=5.0, help="minutes before")
     parser.add_argument("--interval", type=float, default=1.0, help="minutes of a row")
     options = parser.parse_args()
     rclpy.init()
     print(f"{machine()}, weights demo, {_SIZE[1]}x{_SIZE[0]} at {options.rate:g} Hz, up to "
           f"{_OBJECTS} objects, {datetime.date.today()}\n\n{HEAD}")  # fmt: skip
     samples = []
-    for sample in soak(options.minutes, options.rate, options.warm_up, options.interval):
+    for sample in soak(options.minutes, options.rate, options.warm_up, options.interval, []):
         samples.append(sample)
         print(sample.row(), flush=True)
     rclpy.try_shutdown()

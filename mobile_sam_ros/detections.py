@@ -23,6 +23,8 @@ from mobile_sam_ros.message_classes import ClassOf, ros_class
 if TYPE_CHECKING:
     from vision_msgs.msg import Detection2DArray
 
+from mobile_sam.quoting import quoted
+
 STANDARD = "vision_msgs/msg/Detection2DArray"
 LAYOUTS = {
     # yolo_ros; github.com/mgonzs13/yolo_ros, yolo_msgs/msg of 4.6.1.
@@ -47,12 +49,15 @@ def parse_layout(text: str) -> dict[str, str]:
     pairs = [part.partition("=") for part in re.split(r"[\s,]+", text.strip()) if part]
     for key, equals, path in pairs:
         if not equals or not path:
-            raise ValueError(f"detections_fields: {key + equals + path!r} is not key=field.field")
+            raise ValueError(
+                f"detections_fields: {quoted(key + equals + path)} is not key=field.field"
+            )
     layout = {key: path for key, _, path in pairs}
     known = {"items", "header", *_CENTRED, *_CORNERS, *_OPTIONAL}
     for key in layout:
         if key not in known:
-            raise ValueError(f"detections_fields: {key!r} is none of {', '.join(sorted(known))}")
+            among = ", ".join(sorted(known))
+            raise ValueError(f"detections_fields: {quoted(key)} is none of {among}")
     box = _CORNERS if "x_min" in layout else _CENTRED
     for key in ("items", *box):
         if key not in layout:
@@ -75,8 +80,8 @@ def message_type(name: str, class_of: ClassOf = ros_class) -> Any:
     Raises:
         ValueError: it is not of this form, or not installed.
     """
-    parts = name.split("/")
-    if len(parts) == 3 and parts[1] == "msg" and all(parts):
+    parts = re.fullmatch(r"([a-z]\w*)/msg/([A-Z]\w*)", name, re.ASCII)
+    if parts:
         try:
             return class_of(name)
         except (ImportError, AttributeError) as error:
@@ -84,7 +89,7 @@ def message_type(name: str, class_of: ClassOf = ros_class) -> Any:
                 f"detections_type: {name} is not there: {error}. Is its package installed and "
                 "sourced?"
             ) from error
-    raise ValueError(f"detections_type: {name!r} is not of the form package/msg/Name")
+    raise ValueError(f"detections_type: {quoted(name)} is not of the form package/msg/Name")
 
 
 def reader(

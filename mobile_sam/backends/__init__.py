@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mobile_sam.backends.pytorch import TorchSam
-from mobile_sam.checkpoints import WeightsError, load_sam
+from mobile_sam.checkpoints import WEIGHTS, WeightsError, load_sam
 from mobile_sam.choices import BACKENDS, EXPORT_BACKENDS, PRECISIONS
 from mobile_sam.modeling import ALL, SamConfig
 
@@ -77,7 +77,8 @@ def load_backend(
         if value not in known:
             raise ValueError(f"{name} {value!r} is none of {', '.join(known)}")
     precision = "fp32" if precision == "auto" else precision
-    is_export = Path(weights).expanduser().is_dir()
+    # A name means the weights of that name, also beside a folder called like them.
+    is_export = os.fspath(weights) not in WEIGHTS and Path(weights).expanduser().is_dir()
     if is_export or backend in EXPORT_BACKENDS:
         return _load_export(weights, device, backend, precision)
     if device == "auto":

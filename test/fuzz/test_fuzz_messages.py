@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import strategies as some
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from mobile_sam_ros.msg import Prompt
 from painter import SIDE, painter
@@ -18,9 +20,11 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import BoundingBox2D
 
+from mobile_sam.image_headers import read_header
 from mobile_sam.segments import Segments
 from mobile_sam_ros.conversions import (
     box_from_detection,
+    image_message,
     mask_from_image,
     rgb_from_compressed,
     rgb_from_image,
@@ -63,13 +67,49 @@ def test_images(message: Image) -> None:
 
 
 @given(some.compressed_images())
-@example(CompressedImage(data=some.png_of_size(50_000, 50_000, some.VALID[".png"])))
-@example(CompressedImage(data=some.jpeg_of_size(65_000, 65_000, some.VALID[".jpg"])))
-@example(CompressedImage(data=some.many_scans(10_000)))
 def test_compressed_images(message: CompressedImage) -> None:
     found = result_or_message(lambda: rgb_from_compressed(message), "compressed image of format")
     if found is not None:
         assert found.ndim == 3 and found.shape[2] == 3 and found.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (some.png_of_size(30_000, 30_000, some.VALID[".png"]), "900000000 pixels, more than"),
+        (some.jpeg_of_size(30_000, 30_000, some.VALID[".jpg"]), "900000000 pixels, more than"),
+        (some.png_of_size(1, 1 << 30, some.VALID[".png"]), "side of more than 32767"),
+        (some.many_scans(10_000), "scans, more than 64"),
+        (some.VALID[".tiff"], "neither JPEG nor PNG"),
+    ],
+    ids=["png", "jpeg", "thin", "scans", "format"],
+)
+def test_bombs_are_seen_before_they_are_decoded(data: bytes, said: str) -> None:
+    """Each would take gigabytes, or hours."""
+    begin = time.monotonic()
+    with pytest.raises(ValueError, match=said):
+        rgb_from_compressed(CompressedImage(data=data))
+    assert time.monotonic() - begin < 0.5
+
+
+def test_the_limit_counts_pixels() -> None:
+    message = CompressedImage(data=some.encoded(".png", 20, 30))
+    assert rgb_from_compressed(message, most_pixels=600).shape == (20, 30, 3)
+    with pytest.raises(ValueError, match="600 pixels, more than the 599 of .* max_image_pixels"):
+        rgb_from_compressed(message, most_pixels=599)
+    raw = image_message(some.picture(20, 30), "rgb8", Header())
+    assert rgb_from_image(raw, most_pixels=600).shape == (20, 30, 3)
+    with pytest.raises(ValueError, match="600 pixels, more than the 599 of .* max_image_pixels"):
+        rgb_from_image(raw, most_pixels=599)
+
+
+@pytest.mark.parametrize("name", [n for n in some.VALID if n not in (".bmp", ".webp", ".tiff")])
+def test_headers_say_what_opencv_finds(name: str) -> None:
+    data = some.VALID[name]
+    shape = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED).shape
+    found = read_header(data)
+    assert (found.height, found.width) == shape[:2]
+    assert found.format == ("png" if data.startswith(b"\x89PNG") else "jpeg")
 
 
 @given(some.images(st.sampled_from(["mono8", "8UC1", "mono16", "rgb8"])))
