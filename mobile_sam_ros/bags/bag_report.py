@@ -91,10 +91,11 @@ def _images(measured: Measurements) -> str:
     ]
     rows = [(without, "without results"), (empty, "with results, but no mask in them")]
     rows += [(measured.damaged, "messages that could not be read")]
+    is_live = any(measured.latencies().values())  # else another node's diagnostics
     rows += [
         (int(measured.counters.get(name, 0)), f"{name}: {meaning}")
         for name, meaning in COUNTERS.items()
-        if name.startswith("frames/dropped/")
+        if is_live and name.startswith("frames/dropped/")
     ]
     lines += [f"  {count:6d}  {meaning}" for count, meaning in rows if count]
     return "\n".join(lines)
