@@ -273,6 +273,13 @@ def mask_from_image(message: Image, image_hw: tuple[int, int]) -> NDArray[np.boo
     return _rows(message, 1)[..., 0] > 0
 
 
+def crop_of(segment: Any) -> NDArray[np.bool_]:
+    """Returns the mask of a mobile_sam_ros/msg/Segment within its region, bool (h, w)."""
+    mask = segment.mask
+    rows = np.frombuffer(mask.data, np.uint8, mask.height * mask.step)
+    return rows.reshape(mask.height, mask.step)[:, : mask.width] > 0
+
+
 # --- Boxes ----------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from mobile_sam.tracking import TrackedObject, TrackState
 from mobile_sam_ros.conversions import (
     bounding_box_message,
     compressed_message,
+    crop_of,
     image_message,
     region_message,
 )
@@ -144,13 +145,6 @@ def segments_message(
             )
         )
     return result
-
-
-def crop_of(segment: Any) -> NDArray[np.bool_]:
-    """Returns the mask of a mobile_sam_ros/msg/Segment within its region, bool (h, w)."""
-    mask = segment.mask
-    rows = np.frombuffer(mask.data, np.uint8, mask.height * mask.step)
-    return rows.reshape(mask.height, mask.step)[:, : mask.width] > 0
 
 
 def segments_from_message(message: SegmentArray) -> tuple[mobile_sam.Segments, list[Identity]]:

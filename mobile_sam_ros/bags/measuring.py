@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from mobile_sam_ros.bags.matching import Companions, Moment
 from mobile_sam_ros.bags.source import SourceBag
-from mobile_sam_ros.conversions import BadMessage, nanoseconds
+from mobile_sam_ros.conversions import BadMessage, crop_of, nanoseconds
 from mobile_sam_ros.demo.boxes import labels_from_image
 from mobile_sam_ros.diagnostics import status_values
-from mobile_sam_ros.results import crop_of
 
 SEGMENTS_TYPE = "mobile_sam_ros/msg/SegmentArray"
 _DIAGNOSTICS = "/diagnostics"

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rosbags.highlevel import AnyReader
 
-from mobile_sam_ros.conversions import nanoseconds, rgb_from_image
+from mobile_sam_ros.conversions import crop_of, nanoseconds, rgb_from_image
 from mobile_sam_ros.demo.boxes import labels_from_image
 from mobile_sam_ros.diagnostics import status_values
-from mobile_sam_ros.results import crop_of
 
 SAM = "/sam"
 IMAGE, TRUTH, DETECTIONS = "/image", "/truth/labels", "/detections"
