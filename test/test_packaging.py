@@ -258,7 +258,7 @@ def foreign_imports(*directories: str) -> set[str]:
     """What the files below some directories import that is neither Python's nor ours."""
     files = [path for name in directories for path in (CHECKOUT / name).rglob("*.py")]
     ours = {"mobile_sam", "mobile_sam_ros", "ros_environment"}
-    for directory in ("test", "docs"):
+    for directory in ("test", "docs", "benchmarks"):
         ours |= {path.stem for path in (CHECKOUT / directory).rglob("*.py")}
     found = {module for path in files for module in imported_modules(path)}
     return found - ours - set(sys.stdlib_module_names)
