@@ -89,17 +89,18 @@ class OnnxSam:
         """
         self._encoder = _session(directory / ENCODER_FILE, device, tensorrt)
         self._decoder = _session(directory / DECODER_FILE, device, tensorrt)
-        metadata = self._encoder.get_modelmeta().custom_metadata_map
-        if metadata != self._decoder.get_modelmeta().custom_metadata_map:
-            raise WeightsError(f"{directory}: {ENCODER_FILE} and {DECODER_FILE} differ in metadata")
         try:
+            metadata = self._encoder.get_modelmeta().custom_metadata_map
+            differs = metadata != self._decoder.get_modelmeta().custom_metadata_map
             self.config = SamConfig.from_json(metadata["config"])
-        except (KeyError, ValueError) as error:
+            self._check(directory)
+        except (KeyError, ValueError) as error:  # also of text that is none
             raise WeightsError(
                 f"{directory / ENCODER_FILE}: its metadata has no usable `config`: "
                 f"{first_line(error)}"
             ) from error
-        self._check(directory)
+        if differs:
+            raise WeightsError(f"{directory}: {ENCODER_FILE} and {DECODER_FILE} differ in metadata")
         self.weights = metadata.get("weights", "")
 
     def _check(self, directory: Path) -> None:

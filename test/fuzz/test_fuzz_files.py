@@ -113,9 +113,11 @@ def test_spoilt_checkpoints(file: Path, data: bytes) -> None:
 
 @given(st.binary(max_size=64) | st.binary(max_size=64).map(lambda b: b"\x80\x02" + b + b"."))
 @settings(max_examples=cases(60))
+@example(b"\x80\x02}.")
 def test_checkpoints_of_noise(file: Path, pickled: bytes) -> None:
     for data in (pickled, archive(pickled)):
-        assert read(file.with_suffix(".pt"), data) is None
+        found = read(file.with_suffix(".pt"), data)
+        assert found is None or not found[1]  # an empty table is one
 
 
 def test_an_archive_that_grows_is_refused(tmp_path: Path) -> None:
