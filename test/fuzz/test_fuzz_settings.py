@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import strategies as some
 import yaml
-from conftest import cases
+from effort import cases
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rclpy.context import Context
