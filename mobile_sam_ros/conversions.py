@@ -213,7 +213,7 @@ def _convert_elsewhere(message: Any) -> NDArray[np.uint8]:
 def _stretched(image: NDArray[Any]) -> NDArray[np.uint8]:
     """Returns what is deeper than a display, and has no scale of its own, from darkest to
     lightest; black where it is not finite, as depth that is not known."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         wide = image.astype(np.float32)
     known = np.abs(wide) < _HUGE
     wide[~known] = 0

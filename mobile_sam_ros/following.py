@@ -166,8 +166,10 @@ class Following:
                 return f"track_{self._number}"
 
     def _boxes_in(self, frame: Frame) -> dict[str, NDArray[np.float32]]:
-        """Returns the boxes in an image, or in that nearest to it."""
-        nearest = min(self._boxes, key=lambda item: abs(item[0] - frame.stamp), default=(0, {}))
+        """Returns the boxes in an image, or in that nearest to it; of equal stamps, as of a bag
+        that begins again, in the image that came last."""
+        newest_first = reversed(self._boxes)
+        nearest = min(newest_first, key=lambda item: abs(item[0] - frame.stamp), default=(0, {}))
         return nearest[1]
 
     def start(
