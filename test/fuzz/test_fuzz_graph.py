@@ -178,7 +178,8 @@ def served(graph: Peer) -> None:
 def test_messages_that_rclpy_cannot_read(graph: Peer, node: Process) -> None:
     """The checks refuse the largest float32, and rclpy raises while it takes the message: without
     care its callback group is locked from then on, and the node is deaf."""
-    point = PromptPoint(x=float(np.finfo(np.float32).max), label=1)
+    point = PromptPoint(label=1)
+    point._x = float(np.finfo(np.float32).max)  # past the checks here, which others do not have
     for _ in range(3):
         graph.prompts.publish(PromptArray(prompts=[Prompt(id="far", points=[point])]))
         graph.ask(Segment, "/sam/segment", Segment.Request(prompts=[Prompt(points=[point])]))

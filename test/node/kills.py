@@ -69,7 +69,12 @@ def process(log: Path, cache: Path, *words: str) -> Iterator[subprocess.Popen[by
     environ["PYTHONPATH"] = os.pathsep.join(paths)
     with log.open("w") as file:
         found = subprocess.Popen(
-            [sys.executable, *words], stdout=file, stderr=subprocess.STDOUT, env=environ
+            [sys.executable, *words],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environ,
+            # It is ignored by what was started in the background, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
     try:
         yield found
