@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -64,10 +65,10 @@ def start(bag: Path, output: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def wait_for(process: subprocess.Popen[str], done: int) -> None:
-    """Waits until the progress bar says that so many images are done."""
+    """Waits until the progress bar says that so many images are done, or more: it skips some."""
     assert process.stderr is not None
     text = ""
-    while f" {done}/{IMAGES}" not in text:
+    while not any(int(n) >= done for n in re.findall(rf" (\d+)/{IMAGES} ", text)):
         character = process.stderr.read(1)
         assert character, f"it ended: {text}"
         text += character
