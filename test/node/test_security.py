@@ -40,6 +40,7 @@ def test_policy_is_what_the_node_does(tmp_path: Path) -> None:
             }
             return {kind: {topic for topic, _ in ask(name, "/")} for kind, ask in queries.items()}
 
+        graph.wait(lambda: {*nodes} <= {*graph.get_node_names()}, "the discovery of both nodes")
         for topic in ("/depth", "/camera_info"):
             graph.wait(lambda t=topic: t in found(graph, "sam")["subscribe"], topic)
         for name in nodes:
