@@ -11,7 +11,7 @@ import numpy as np
 
 from mobile_sam_ros.bags.measuring import SEGMENTS_TYPE, Measurements, measure
 from mobile_sam_ros.bags.segmenting import IMAGE_TYPES
-from mobile_sam_ros.bags.source import BagError, SourceBag
+from mobile_sam_ros.bags.source import BagError, SourceBag, beside
 from mobile_sam_ros.diagnostics import COUNTERS, PERCENTILES
 
 _NAME = "bag-report"
@@ -43,7 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Measures, draws and prints; returns the exit status."""
-    output = options.output or options.bag.with_name(f"{options.bag.stem}_report")
+    output = options.output or beside(options.bag, "report")
     with SourceBag(options.bag) as source:
         segments = options.segments or source.only_topic([SEGMENTS_TYPE], "--segments")
         source.check(segments, SEGMENTS_TYPE)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import signal
+import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -37,7 +38,7 @@ from mobile_sam_ros.bags.segmenting import (
     detections_reader,
     segment_images,
 )
-from mobile_sam_ros.bags.source import BagError, SourceBag
+from mobile_sam_ros.bags.source import BagError, SourceBag, beside
 from mobile_sam_ros.bags.space import CAMERA_INFO_TYPE, DEPTH_TYPE
 from mobile_sam_ros.candidates import Selection, class_names
 from mobile_sam_ros.detections import STANDARD
@@ -51,6 +52,7 @@ _LATER = {
     *("bag", "output", "prefix", "outputs", "replace", "storage", "compression", "overlay_alpha"),
     *("coco", "images", "video", "restart", "depth", "camera_info", "depth_slop"),
 }
+_JOURNAL = "journal.sqlite3"
 _SHOWN_PROBLEMS = 5
 _USUAL_RATE = 30.0
 
@@ -92,10 +94,12 @@ class Ending:
 
 def run(options: argparse.Namespace, ending: Ending) -> int:
     """Segments a bag; returns the exit status."""
-    output = options.output or options.bag.with_name(f"{options.bag.stem}_segmented")
+    output = options.output or beside(options.bag, "segmented")
     if output.exists():
         raise UserError(f"{output}: is there already: choose another --output, or remove it")
     partial = output.with_name(f"{output.name}.partial")
+    if partial.exists() and not (partial / _JOURNAL).exists():
+        raise UserError(f"{partial}: is there, and not of this command: choose another --output")
     if options.restart:
         shutil.rmtree(partial, ignore_errors=True)
     complain = Throttle(lambda text: tqdm.write(f"{_NAME}: {text}", file=sys.stderr))
@@ -103,7 +107,7 @@ def run(options: argparse.Namespace, ending: Ending) -> int:
         request, plan = _request(source, options), _plan(source, options)
         settings = _settings(source, options, request)
         partial.mkdir(parents=True, exist_ok=True)
-        with Journal(partial / "journal.sqlite3", settings) as journal:
+        with Journal(partial / _JOURNAL, settings) as journal:
             if not journal.is_complete:
                 _first_pass(source, request, options, journal, complain, ending)
             bag = partial / output.name
@@ -294,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return run(options, ending)
     except (
         *(UserError, BagError, JournalError, PromptError, WeightsError, WriterError),
-        *(LookupError, ValueError, OSError),
+        *(LookupError, ValueError, OSError, sqlite3.Error),
     ) as error:
         print(f"{_NAME}: {error}", file=sys.stderr)
         return 1

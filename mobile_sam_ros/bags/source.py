@@ -211,6 +211,12 @@ class SourceBag:
         return [connection for connection in self.connections if connection.topic == topic]
 
 
+def beside(bag: Path, what: str) -> Path:
+    """Returns the path beside a bag of what is made of it, `<bag>_<what>`."""
+    path = bag.resolve()  # the name of one that was given as a dot, too
+    return path.with_name(f"{path.name if path.is_dir() else path.stem}_{what}")
+
+
 def embedded_types(connection: Connection) -> Typestore | None:
     """Returns the types that a bag defines for a topic, or None if it does not."""
     definition = connection.msgdef
