@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -14,8 +13,8 @@ from rclpy.node import Node
 from rclpy.utilities import remove_ros_args
 
 from mobile_sam.quoting import first_line
+from mobile_sam_ros.ending import end_process, interrupt_once
 from mobile_sam_ros.executor import SteadyExecutor
-from mobile_sam_ros.interrupts import interrupt_once
 from mobile_sam_ros.models import Models
 from mobile_sam_ros.sam_node import NAME, SamNode
 from mobile_sam_ros.segmentation import Job
@@ -33,9 +32,10 @@ def make_nodes(cameras: Sequence[str]) -> list[SamNode]:
     # Arguments of the command line would put all of them into the same namespace.
     probe = Node(NAME, start_parameter_services=False, enable_rosout=False)
     namespace = probe.get_namespace().rstrip("/")
-    probe.destroy_node()
     own = [["--ros-args", "-r", f"__ns:={namespace}/{camera}"] for camera in cameras]
-    return [SamNode(models, worker, arguments) for arguments in own]
+    nodes = [SamNode(models, worker, arguments) for arguments in own]
+    probe.destroy_node()  # not before: DDS's participant would end and begin anew
+    return nodes
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -75,15 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (ValueError, rclpy.exceptions.ParameterException) as error:
         print(f"sam_node: {error}", file=sys.stderr)
         status = 1
-    finally:
-        for node in nodes:
-            node.close()
-        rclpy.try_shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # All that others see of this process is gone by now. A model call cannot be interrupted, and
-    # the interpreter must not be taken down around it; nor is there time to take torch down.
-    os._exit(status)
+    for node in nodes:
+        node.close()
+    end_process(nodes, status)
 
 
 if __name__ == "__main__":

@@ -192,6 +192,11 @@ class SamNode(LifecycleNode):
         self._stop_work()
         self._model_services.close()
 
+    def destroy_node(self) -> None:
+        """Leaves the graph; rclpy's states would hold on to the node."""
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
+
     # --- Inputs: callbacks only store -------------------------------------------------------
 
     def _on_image(self, message: Image | CompressedImage) -> None:

@@ -19,6 +19,7 @@ from mobile_sam_ros.segmentation import Job, Reply
 from mobile_sam_ros.srv import Segment, SegmentEverything
 
 _PATIENCE_SECONDS = 120.0
+_STOP_SECONDS = 0.2
 
 
 class Services:
@@ -62,11 +63,14 @@ class Services:
             self._node.create_service(kind, node.resolve_service_name(name), callback)
         self._executor = SteadyExecutor(complain, node.context)
         self._executor.add_node(self._node)
-        Thread(target=self._spin, name="services", daemon=True).start()
+        self._thread = Thread(target=self._spin, name="services", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         """Takes the services away."""
         self._executor.shutdown(timeout_sec=0)
+        self._thread.join(_STOP_SECONDS)
+        self._node.destroy_node()
 
     def _spin(self) -> None:
         with suppress(ExternalShutdownException):

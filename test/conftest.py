@@ -34,6 +34,20 @@ def ros() -> Iterator[None]:
 
 
 @pytest.fixture
+def participant(ros: None) -> Iterator[None]:
+    """An initialised rclpy in which nodes come and go, and DDS's participant does not.
+
+    Fast DDS now and then does not return from ending one that it has just begun
+    (https://github.com/eProsima/Fast-DDS/issues/6513).
+    """
+    from rclpy.node import Node
+
+    standing = Node("standing")
+    yield
+    standing.destroy_node()
+
+
+@pytest.fixture
 def limited_memory() -> Iterator[None]:
     """Lets the test take no more than some gigabytes: what wants more fails."""
     limits = resource.getrlimit(resource.RLIMIT_AS)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, NoReturn
 
 import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
@@ -13,7 +14,7 @@ from rclpy.publisher import Publisher
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
 
-from mobile_sam_ros.interrupts import interrupt_once
+from mobile_sam_ros.ending import end_process, interrupt_once
 
 # Reliable, so that subscribers of either kind match (REP 2003); some room, as nothing of the
 # demo may be lost on its way to the recorder.
@@ -57,17 +58,14 @@ class DemoNode(Node):
         timer = self.create_timer(_MATCHING_SECONDS, check)
 
 
-def run_node(make: Callable[[], DemoNode], arguments: Sequence[str] | None) -> int:
-    """Runs a node until it is done or told to end; returns 0."""
+def run_node(make: Callable[[], DemoNode], arguments: Sequence[str] | None) -> NoReturn:
+    """Runs a node until it is done or told to end, and ends the process."""
     interrupt_once()
-    try:
+    nodes = []
+    with suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.init(args=arguments)
-        node = make()
+        nodes.append(make())
         executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        executor.spin_until_future_complete(node.done)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        rclpy.try_shutdown()
-    return 0
+        executor.add_node(nodes[0])
+        executor.spin_until_future_complete(nodes[0].done)
+    end_process(nodes, status=0)

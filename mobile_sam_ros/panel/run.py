@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import sys
@@ -17,6 +16,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
+from mobile_sam_ros.ending import end_process
 from mobile_sam_ros.panel.access import Access
 from mobile_sam_ros.panel.panel_node import PanelNode
 from mobile_sam_ros.panel.server import Server
@@ -31,8 +31,8 @@ def address(host: str, port: int, token: str) -> str:
     return f"http://{host}:{port}/" + (f"?token={token}" if token else "")
 
 
-async def serve(arguments: Sequence[str] | None) -> None:
-    """Runs node and server until SIGINT or SIGTERM.
+async def serve(arguments: Sequence[str] | None, nodes: list[PanelNode]) -> None:
+    """Runs node and server until SIGINT or SIGTERM; the node is added to `nodes`.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -50,6 +50,7 @@ async def serve(arguments: Sequence[str] | None) -> None:
         signal.signal(number, end)
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     node = PanelNode(lambda: loop.call_soon_threadsafe(server.wake))
+    nodes.append(node)
     settings = node.settings
     access = Access.to(settings.host, settings.token)
     server = Server(node, access)
@@ -73,18 +74,14 @@ async def serve(arguments: Sequence[str] | None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the panel until it is told to end, and ends the process with the exit status."""
+    nodes: list[PanelNode] = []
     status = 0
     try:
-        asyncio.run(serve(arguments))
+        asyncio.run(serve(arguments, nodes))
     except (OSError, ValueError, ParameterException) as error:
         print(f"panel: {error}", file=sys.stderr)
         status = 1
-    finally:
-        rclpy.try_shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # While the interpreter is taken down, a second Ctrl-C would count as a failure.
-    os._exit(status)
+    end_process(nodes, status)
 
 
 if __name__ == "__main__":

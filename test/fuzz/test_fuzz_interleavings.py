@@ -429,7 +429,9 @@ class Interleaving(RuleBasedStateMachine):
 
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("detector_seconds", [0.0, 1e9], ids=["images_between", "detector_runs"])
-def test_interleavings(detector_seconds: float, ros: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interleavings(
+    detector_seconds: float, participant: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sam_node, "_DETECTOR_SECONDS", detector_seconds)
     monkeypatch.setattr(sam_node, "_STOP_SECONDS", 0.001)
     monkeypatch.setattr(sam_node, "Outputs", KeptOutputs)

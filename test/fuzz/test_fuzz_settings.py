@@ -39,7 +39,9 @@ TYPES = st.sampled_from(
 def context() -> Iterator[Context]:
     found = Context()
     found.init(domain_id=int(os.environ["ROS_DOMAIN_ID"]))
+    standing = Node("standing", context=found)
     yield found
+    standing.destroy_node()
     found.shutdown()
 
 
