@@ -325,7 +325,8 @@ class SamNode(LifecycleNode):
             if not self._is_of_this_camera(message, frame):
                 return
             if self.values.track_detections:  # images in between must not replace it
-                self._order(Job(frame, message.detections, standing, track_detections=True))
+                job = Job(frame, message.detections, standing, track_detections=True)
+                self._put_newest(job, "detections")
             else:
                 self._put_newest(Job(frame, message.detections, standing))
         elif message.mode == PromptArray.UNTIL_CLEARED:
@@ -351,22 +352,18 @@ class SamNode(LifecycleNode):
 
     def _order(self, job: Job) -> None:
         """Leaves a job that is done even if newer images come."""
-        mailbox = self._mailbox
-        lost = job if mailbox is None else mailbox.put_order(job)
-        if lost is not None and lost.reply is not None:
-            lost.reply(None, "the node was deactivated" if lost is job else "too many wait")
-        elif lost is not None:
+        if self._mailbox is not None and self._mailbox.put_order(job):
             self._statistics.count("frames/dropped/newer")
 
     def _submit(self, job: Job) -> None:
         """Takes a service's job; called on the services' thread."""
-        if self._mailbox is not None:
-            self._order(job)
-        elif job.reply is not None:
-            job.reply(None, "the node is not active")
+        mailbox = self._mailbox
+        lost = job if mailbox is None else mailbox.put_request(job)
+        if lost is not None and lost.reply is not None:
+            lost.reply(None, "the node is not active" if lost is job else "too many wait")
 
-    def _put_newest(self, job: Job) -> None:
-        if self._mailbox is not None and self._mailbox.put_newest(job):
+    def _put_newest(self, job: Job, stream: str = "images") -> None:
+        if self._mailbox is not None and self._mailbox.put_newest(job, stream):
             self._statistics.count("frames/dropped/newer")
 
     def _clear_prompts(

@@ -50,6 +50,6 @@ class Silence:
             return "nobody publishes it. Is the camera running, and the remapping right?"
         return (
             f"it has {len(publishers)} publisher(s) of type {publishers[0].topic_type}. Do type "
-            "and QoS fit? If the images are large, is FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA set "
-            "for both sides?"
+            "and QoS fit? If the images are large, does the camera's process have Fast DDS's "
+            "profile config/fastdds_large_images.xml?"
         )

@@ -10,57 +10,74 @@ from threading import Condition, Thread
 from typing import Generic, TypeVar
 
 Job = TypeVar("Job")
-_ORDERS = 16
+_WAITING = 16  # requests, and orders
 _LOGGER = logging.getLogger(__name__)
 
 
 class Mailbox(Generic[Job]):
-    """Where jobs wait: of a stream only the newest, of orders all (a few).
+    """Where jobs wait: requests and orders (a few of each), and of each stream only the newest.
 
     A stream's jobs replace each other: by the time the worker is free, an older image is stale.
-    An order was asked for once (a click, a one-shot prompt) and would be missed.
+    An order was given once (a click, a one-shot prompt) and would be missed. Of a request somebody
+    waits for the answer, so that it comes before all else.
     """
 
     def __init__(self, changed: Condition | None = None) -> None:
         """Tells `changed` of each new job."""
         self._changed = changed or Condition()
-        self._newest: Job | None = None
+        self._requests: deque[Job] = deque()
         self._orders: deque[Job] = deque()
+        self._newest: dict[str, Job] = {}  # by stream, the one that waits longest for its turn first
         self._closed = False
 
-    def put_newest(self, job: Job) -> Job | None:
-        """Leaves a job of the stream; returns the one that it replaced, if any."""
+    def put_newest(self, job: Job, stream: str = "") -> Job | None:
+        """Leaves a job of a stream; returns the one that it replaced, if any."""
         with self._changed:
-            replaced, self._newest = self._newest, job
+            replaced = self._newest.get(stream)
+            self._newest[stream] = job
             self._changed.notify_all()
         return replaced
 
     def put_order(self, job: Job) -> Job | None:
         """Leaves an order; returns the oldest one if there were too many, or this one if the
         mailbox is closed."""
+        return self._put(job, self._orders)
+
+    def put_request(self, job: Job) -> Job | None:
+        """The same with a request."""
+        return self._put(job, self._requests)
+
+    def _put(self, job: Job, queue: deque[Job]) -> Job | None:
         with self._changed:
             if self._closed:
                 return job
-            self._orders.append(job)
-            lost = self._orders.popleft() if len(self._orders) > _ORDERS else None
+            queue.append(job)
+            lost = queue.popleft() if len(queue) > _WAITING else None
             self._changed.notify_all()
         return lost
+
+    def take_request(self) -> Job | None:
+        """Returns the next request, None if there is none or the mailbox is closed."""
+        with self._changed:
+            return self._requests.popleft() if self._requests else None
 
     def take(self) -> Job | None:
         """Returns the next job, None if there is none or the mailbox is closed."""
         with self._changed:
             if self._closed:
                 return None
-            if self._orders:
-                return self._orders.popleft()
-            job, self._newest = self._newest, None
-            return job
+            for queue in (self._requests, self._orders):
+                if queue:
+                    return queue.popleft()
+            stream = next(iter(self._newest), None)
+            return None if stream is None else self._newest.pop(stream)
 
     def close(self) -> list[Job]:
-        """Takes no more orders; returns those that nobody will take."""
+        """Takes no more jobs; returns the requests and orders that nobody will take."""
         with self._changed:
             self._closed = True
-            left = list(self._orders)
+            left = [*self._requests, *self._orders]
+            self._requests.clear()
             self._orders.clear()
         return left
 
@@ -72,7 +89,8 @@ class _Desk(Generic[Job]):
 
 
 class Worker(Generic[Job]):
-    """The thread, which goes from mailbox to mailbox and does one job of each in turn.
+    """The thread, which goes from mailbox to mailbox and does one job of each in turn, but requests
+    first.
 
     All calls of the model come from here, those of all cameras: torch likes one thread best.
     """
@@ -94,7 +112,7 @@ class Worker(Generic[Job]):
 
     def leave(self, mailbox: Mailbox[Job], timeout: float) -> list[Job]:
         """Takes no more jobs of a mailbox, and gives the one at work `timeout` seconds to end;
-        returns the orders that are left."""
+        returns the requests and orders that are left."""
         left = mailbox.close()
         with self._changed:
             self._desks = deque(desk for desk in self._desks if desk.mailbox is not mailbox)
@@ -121,6 +139,10 @@ class Worker(Generic[Job]):
                 self._changed.notify_all()
 
     def _next(self) -> tuple[_Desk[Job], Job] | None:
+        for desk in self._desks:
+            job = desk.mailbox.take_request()
+            if job is not None:
+                return desk, job
         for _ in range(len(self._desks)):
             desk = self._desks[0]
             self._desks.rotate(-1)

@@ -98,7 +98,7 @@ def run(options: argparse.Namespace, ending: Ending) -> int:
     if output.exists():
         raise UserError(f"{output}: is there already: choose another --output, or remove it")
     partial = output.with_name(f"{output.name}.partial")
-    if partial.exists() and not (partial / _JOURNAL).exists():
+    if partial.exists() and not _is_own(partial):
         raise UserError(f"{partial}: is there, and not of this command: choose another --output")
     if options.restart:
         shutil.rmtree(partial, ignore_errors=True)
@@ -129,6 +129,11 @@ def run(options: argparse.Namespace, ending: Ending) -> int:
     shutil.rmtree(partial)
     _tell(output, summary, unreadable, problems, options)
     return 1 if unreadable else 0
+
+
+def _is_own(partial: Path) -> bool:
+    """Whether a folder is one that this command left: with a journal, or killed before it."""
+    return partial.is_dir() and ((partial / _JOURNAL).exists() or not any(partial.iterdir()))
 
 
 def _request(source: SourceBag, options: argparse.Namespace) -> Request:

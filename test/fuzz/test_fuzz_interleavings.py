@@ -171,6 +171,7 @@ class Expected:
         self.shots: list[Shot] = []
         self.standing: dict[str, Box] = {}
         self.early: list[tuple[int, str, Any]] = []
+        self.requests: deque[Task] = deque()
         self.orders: deque[Task] = deque()
         self.newest: Task | None = None
         self.is_active = False
@@ -219,27 +220,32 @@ class Expected:
             self.newest = task
 
     def put_order(self, task: Task) -> None:
-        if not self.is_active:
-            self.refuse(task)
-            return
-        self.orders.append(task)
-        if len(self.orders) > ORDERS:
-            self.refuse(self.orders.popleft())
+        if self.is_active:
+            self.orders.append(task)
+            if len(self.orders) > ORDERS:
+                self.orders.popleft()
+
+    def put_request(self, task: Task) -> None:
+        self.requests.append(task)
+        if not self.is_active or len(self.requests) > ORDERS:
+            self.refuse(self.requests.popleft())
 
     def refuse(self, task: Task) -> None:
-        if task.reply is not None:
-            task.reply.append(None)
+        assert task.reply is not None
+        task.reply.append(None)
 
     def take(self) -> Task | None:
-        if self.orders:
-            return self.orders.popleft()
+        for waiting in (self.requests, self.orders):
+            if waiting:
+                return waiting.popleft()
         task, self.newest = self.newest, None
         return task
 
     def deactivate(self) -> None:
         self.is_active = False
-        for task in self.orders:
+        for task in self.requests:
             self.refuse(task)
+        self.requests.clear()
         self.orders.clear()
         self.newest = None
 
@@ -334,7 +340,8 @@ class Interleaving(RuleBasedStateMachine):
         self.node._submit(Job(frame, prompts=prompts, reply=reply))
         wanted: list[Any] = []
         self.replies.append((found, wanted))
-        self.expected.put_order(Task(Shot(99, self.grey), prompts=(("asked", box),), reply=wanted))
+        task = Task(Shot(99, self.grey), prompts=(("asked", box),), reply=wanted)
+        self.expected.put_request(task)
 
     @staticmethod
     def read(message: Any) -> Output:
@@ -416,7 +423,7 @@ class Interleaving(RuleBasedStateMachine):
                 self.end()
 
     def teardown(self) -> None:
-        self.work(ORDERS + 3)
+        self.work(2 * ORDERS + 3)
         for found, wanted in self.replies:
             assert found == wanted and len(found) == 1, "each request is answered, once"
         values = self.node._statistics.values()

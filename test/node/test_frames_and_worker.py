@@ -66,9 +66,23 @@ def test_newest_replaces_and_orders_come_first() -> None:
     assert mailbox.put_newest("new") == "old"
     assert mailbox.put_order("first") is None
     mailbox.put_order("second")
-    assert [mailbox.take() for _ in range(3)] == ["first", "second", "new"]
-    mailbox.close()
-    assert mailbox.take() is None
+    mailbox.put_request("asked")
+    assert [mailbox.take() for _ in range(4)] == ["asked", "first", "second", "new"]
+    mailbox.put_request("asked")
+    mailbox.put_order("told")
+    assert mailbox.close() == ["asked", "told"]
+    assert mailbox.take() is None and mailbox.take_request() is None
+
+
+def test_streams_take_turns() -> None:
+    """However often there is something new on one of them."""
+    mailbox: Mailbox[str] = Mailbox()
+    taken = []
+    for number in range(3):
+        for stream in ("images", "detections", "images", "detections", "images"):
+            mailbox.put_newest(f"{stream} {number}", stream)
+        taken.append(mailbox.take())
+    assert taken == ["images 0", "detections 1", "images 2"]
 
 
 def test_orders_do_not_pile_up() -> None:
@@ -106,7 +120,7 @@ def test_worker_goes_from_mailbox_to_mailbox() -> None:
         begun.set()
         go_on.wait(30)
         done.append(job)
-        if len(done) == 5:
+        if len(done) == 6:
             ended.set()
 
     worker: Worker[str] = Worker()
@@ -116,9 +130,10 @@ def test_worker_goes_from_mailbox_to_mailbox() -> None:
     for number in (2, 3, 4):
         busy.put_order(f"busy {number}")
     quiet.put_newest("quiet")
+    busy.put_request("asked")
     go_on.set()
     assert ended.wait(10)
-    assert done == ["busy 1", "quiet", "busy 2", "busy 3", "busy 4"]
+    assert done == ["busy 1", "asked", "quiet", "busy 2", "busy 3", "busy 4"]
 
 
 def test_worker_forgets_who_left() -> None:

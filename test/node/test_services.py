@@ -21,7 +21,7 @@ from graph import (
 )
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from mobile_sam_ros.msg import Prompt, PromptPoint, SegmentArray
+from mobile_sam_ros.msg import Prompt, PromptArray, PromptPoint, SegmentArray
 from mobile_sam_ros.srv import Segment, SegmentEverything
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
@@ -88,6 +88,23 @@ def test_segment_an_image_of_the_request(graph: Peer) -> None:
     assert segments.segments[0].class_id == "toy"
     truth = SCENE().frame(0).labels == 3
     assert all(iou(whole_mask(segments, i), truth) > 0.6 for i in (0, 1))
+
+
+def test_a_request_comes_before_all_that_waits(graph: Peer) -> None:
+    kept = graph.listen("segments")
+    graph.stands(graph.images, graph.prompts)
+    names = [f"once_{i}" for i in range(12)]
+    for i, name in enumerate(names):
+        image = scene_image(i, (50 + i) * 10**9)
+        graph.images.publish(image)
+        once = PromptArray(header=image.header, prompts=[box_prompt(3, i, name)])
+        graph.prompts.publish(once)
+    request = Segment.Request(image=scene_image(0, 5), prompts=[box_prompt(3)])
+    assert graph.call(Segment, "/sam/segment", request).success
+    before = len(kept)
+    graph.wait(lambda: len(kept) == len(names), "all that was asked for once")
+    assert [s.id for message in kept for s in message.segments] == names
+    assert before < len(names) / 2
 
 
 def test_bad_requests_are_answered_and_the_next_is_served(graph: Peer) -> None:
