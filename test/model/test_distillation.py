@@ -16,10 +16,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from small_model import SMALL
 from torch import nn
 
 from mobile_sam.checkpoints import WeightsError, load_sam, save_safetensors
-from mobile_sam.modeling import Sam, SamConfig
+from mobile_sam.modeling import Sam
 from mobile_sam.pictures import PictureError
 from mobile_sam.scenes import draw_scene
 from mobile_sam.training import distill, embeddings, experiment
@@ -30,18 +31,7 @@ from mobile_sam.training.loop import LoopSettings, TrainingError
 from mobile_sam.training.teachers import Teacher, load_teacher
 from mobile_sam.training.unlabelled import list_pictures
 
-TEACHER = SamConfig(
-    image_size=64,
-    encoder_dims=(16, 24, 24, 32),
-    encoder_depths=(1, 1, 1, 1),
-    encoder_heads=(1, 1, 1, 2),
-    encoder_windows=(4, 4, 4, 4),
-    embedding_dim=32,
-    decoder_heads=2,
-    decoder_mlp_dim=32,
-    iou_head_dim=32,
-)
-STUDENT = dataclasses.replace(TEACHER, encoder_dims=(8, 16, 16, 16), encoder_heads=(1, 1, 1, 1))
+STUDENT = dataclasses.replace(SMALL, encoder_dims=(8, 16, 16, 16), encoder_heads=(1, 1, 1, 1))
 ALONE = Group(0, 1, torch.device("cpu"))
 
 
@@ -62,7 +52,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a small teacher, random ones."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
-    save_safetensors(Sam(TEACHER), path)
+    save_safetensors(Sam(SMALL), path)
     return path
 
 
@@ -350,7 +340,7 @@ def test_both_commands_the_second_in_two_processes(
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
         *("-m", "mobile_sam.training.distill", *common, str(run_directory)),
         *("--config", str(tmp_path / "config.json"), "--decoder-from", str(teacher)),
-        *("--steps", "4", "--batch", "2", "--workers", "1", "--device", "cpu"),
+        *("--steps", "4", "--batch", "2", "--workers", "0", "--device", "cpu"),
     ]
     done = subprocess.run(
         command,
