@@ -22,6 +22,7 @@ _REACH = 6  # pixels beside what is seen where more of it may be
 _DRIFT = 8  # pixels beside the template where its colours are looked for
 _BETTER = 0.02
 _SEARCH_SHARE = 0.3  # of a window of the object's size that has to have its colours
+_PIECES = 3  # with its colours that may be lookalikes, at once
 _FOUND_SHARE = 0.25  # of its area that has to be in one piece
 _CROSS = np.ones((3, 3), np.uint8)
 
@@ -180,3 +181,36 @@ def search(
     template = Template(view.image[rows, columns].copy(), piece, columns.start, rows.start)
     field = np.where(piece, 1, -1).astype(np.float32)
     return Evidence(template, None, piece, 1.0, field, 0.0)
+
+
+def lookalikes(
+    colours: Colours,
+    mask: NDArray[np.bool_],
+    is_whole: bool,
+    taken: Iterable[NDArray[np.bool_]],
+    view: View,
+) -> list[NDArray[np.bool_]]:
+    """Looks for what an object could be taken for.
+
+    Args:
+        colours: its colours.
+        mask: bool (H, W), where it is.
+        is_whole: whether that is surely all of it; else what touches it may be a part of it.
+        taken: bool (H, W) each, where other objects are.
+        view: of the image.
+
+    Returns:
+        The largest pieces with its colours, bool (H, W) each.
+    """
+    near, *others = (
+        cv2.dilate(each.astype(np.uint8), _CROSS, iterations=_DRIFT) > 0 for each in (mask, *taken)
+    )
+    own = (colours.likelihood(view.codes) > 0.5) & ~np.any([near, *others], axis=0)
+    own = cv2.morphologyEx(own.astype(np.uint8), cv2.MORPH_OPEN, _CROSS) > 0
+    if not is_whole:
+        own |= near
+    _, pieces, statistics, _ = cv2.connectedComponentsWithStats(own.astype(np.uint8))
+    areas = statistics[:, cv2.CC_STAT_AREA]
+    areas[0] = areas[np.unique(pieces[mask])] = 0
+    least = max(_FOUND_SHARE * np.count_nonzero(mask), LEAST_AREA)
+    return [pieces == k for k in np.argsort(-areas)[:_PIECES] if areas[k] >= least]

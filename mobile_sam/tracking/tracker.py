@@ -9,12 +9,14 @@ For each object and image:
 3. A mask that does not agree, or whose colours are not the object's, is none: then something is in
    front of it. After a few such images it is lost, and looked for by its colours everywhere.
 4. Where two objects claim the same pixels, the one whose colours they have gets them.
+5. Things that have an object's colours are followed as well, though nobody asked for them: so that
+   the object is not taken for one of them when it is hidden.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -36,7 +38,7 @@ from mobile_sam.tracking.appearance import (
     similarity,
     tell_apart,
 )
-from mobile_sam.tracking.evidence import LEAST_AREA, Evidence, View, predict, search
+from mobile_sam.tracking.evidence import LEAST_AREA, Evidence, View, lookalikes, predict, search
 from mobile_sam.tracking.motion import still
 from mobile_sam.tracking.track import Track, TrackedObject, TrackState
 
@@ -55,6 +57,12 @@ _SURE_SIMILARITY = 0.9
 _SMALLER, _LARGER = 0.3, 1.8  # than its usual area
 _OVERLAP = 0.5  # of the smaller mask, from which on two objects cannot both be right
 _RATE = 0.1
+_ALIKE = "alike"  # before the numbers of lookalikes in a state
+_LOOK_EVERY = 10  # images, for lookalikes
+_LOOKALIKES = 8  # that are followed, at most
+_LEAST_SIMILARITY_ALIKE = 0.5
+_LARGER_ALIKE = 8
+_WHOLE_AREA = 0.8  # of its usual area, from which on no part of an object is missing
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +90,7 @@ class Tracker:
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
         self._tracks: dict[str, Track] = {}
+        self._lookalikes: list[Track] = []  # by the name of the object that each is like
         self.image_size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -106,6 +115,7 @@ class Tracker:
         """Follows these objects no more; None: all of them."""
         for id in list(self._tracks) if ids is None else ids:
             self._tracks.pop(id, None)
+        self._lookalikes = [track for track in self._lookalikes if track.id in self._tracks]
 
     def start(
         self,
@@ -142,19 +152,13 @@ class Tracker:
                 empty.append(id)
                 continue
             before = self._tracks.get(id)
-            self._tracks[id] = Track(
-                id,
-                Template.cut(view.image, mask),
-                Colours(view.codes, mask),
-                float(np.count_nonzero(mask)),
-                mask,
-                logits[number],
-                float(iou[number]),
-                seconds,
-                before.motion if before else still(),
-                before.interval if before else 0.0,
-                age=before.age if before else 0,
-            )
+            track = _begin(id, view, mask, logits[number], float(iou[number]), seconds)
+            if before is not None:
+                track.motion, track.interval, track.age = before.motion, before.interval, before.age
+            self._tracks[id] = track
+        objects = list(self._tracks.values())  # what was a lookalike may be one of them now
+        self._lookalikes = [t for t in self._lookalikes if not _is_any_of(t.mask, objects)]
+        self._find_lookalikes(view, small, seconds)
         self._tell_apart()
         return empty
 
@@ -169,22 +173,25 @@ class Tracker:
         self._check_size(image)
         view = View.of(_working(image))
         small = dataclasses.replace(embedding, image_size=view.size)
-        evidence: dict[str, Evidence] = {}
-        for track in self._tracks.values():
+        evidence: dict[Track, Evidence] = {}
+        for track in self._all():
             found = self._evidence(track, view, seconds)
             if found is not None:
-                evidence[track.id] = found
+                evidence[track] = found
         prompts = [prompt for found in evidence.values() for prompt in _prompts(found)]
         claims = self._claims(view, small, evidence, *self._decode(small, prompts))
         self._settle(claims)
-        for track in self._tracks.values():
+        for track in self._all():
             track.age += 1
-            claim = claims.get(track.id)
+            claim = claims.get(track)
             if claim is None:
                 track.mask, track.confidence = None, 0.0
                 track.unseen += 1
             else:
                 self._learn(track, claim, view, seconds)
+        self._lookalikes = [t for t in self._lookalikes if t.state is not TrackState.LOST]
+        if any(track.age % _LOOK_EVERY == 0 for track in self._tracks.values()):
+            self._find_lookalikes(view, small, seconds)
         self._tell_apart()
 
     @torch.inference_mode()
@@ -214,8 +221,9 @@ class Tracker:
         model can go on (`restore`)."""
         size = {} if self.image_size is None else {"image_size": np.array(self.image_size)}
         return size | {
-            f"{number:06}/{name}": array
-            for number, track in enumerate(self._tracks.values())
+            f"{kind}{number:06}/{name}": array
+            for kind, tracks in (("", self._tracks.values()), (_ALIKE, self._lookalikes))
+            for number, track in enumerate(tracks)
             for name, array in track.arrays().items()
         }
 
@@ -224,20 +232,52 @@ class Tracker:
         size = state.get("image_size")
         self.image_size = None if size is None else (int(size[0]), int(size[1]))
         parts = sorted(name.split("/") for name in state if "/" in name)
-        tracks = (
-            Track.from_arrays({name: state[f"{number}/{name}"] for _, name in names})
-            for number, names in groupby(parts, lambda part: part[0])
-        )
-        self._tracks = {track.id: track for track in tracks}
+        self._tracks, self._lookalikes = {}, []
+        for number, names in groupby(parts, lambda part: part[0]):
+            track = Track.from_arrays({name: state[f"{number}/{name}"] for _, name in names})
+            if number.startswith(_ALIKE):
+                self._lookalikes.append(track)
+            else:
+                self._tracks[track.id] = track
 
     def _check_size(self, image: NDArray[np.uint8]) -> None:
         """Forgets what was seen in images of another size."""
         if self.image_size != image.shape[:2]:
-            self._tracks.clear()
+            self.forget()
             self.image_size = image.shape[:2]
 
     def _tell_apart(self) -> None:
-        tell_apart([track.colours for track in self._tracks.values()])
+        tell_apart([track.colours for track in self._all()])
+
+    def _all(self) -> list[Track]:
+        return [*self._tracks.values(), *self._lookalikes]
+
+    def _find_lookalikes(self, view: View, embedding: Embedding, seconds: float) -> None:
+        """Begins to follow things that an object could be taken for."""
+        room = _LOOKALIKES - len(self._lookalikes)
+        if room <= 0 or any(track.mask is None for track in self._all()):
+            return  # what is found could be the one that is not seen
+        masks = {track: track.mask for track in self._all() if track.mask is not None}
+        places = []
+        for track in self._tracks.values():
+            if np.count_nonzero(masks[track]) < _WHOLE_AREA * track.area:
+                continue  # what is found could be the rest of it
+            others = [mask for other, mask in masks.items() if other is not track]
+            for piece in lookalikes(track.colours, masks[track], not track.age, others, view):
+                places.append((track, Prompt(box=tight_box(piece), points=inner_points(piece, 1))))
+        del places[room:]
+        if not places:
+            return
+        found = self._predictor.decode(embedding, [prompt for _, prompt in places])
+        for number, ((track, _), mask) in enumerate(zip(places, found.masks, strict=True)):
+            if (
+                LEAST_AREA <= np.count_nonzero(mask) < _LARGER_ALIKE * track.area
+                and similarity(histogram(view.codes[mask]), track.colours.own)
+                >= _LEAST_SIMILARITY_ALIKE
+                and not _is_any_of(mask, self._all())
+            ):
+                row, estimate = torch.from_numpy(found.logits[number]), found.predicted_iou[number]
+                self._lookalikes.append(_begin(track.id, view, mask, row, float(estimate), seconds))
 
     def _evidence(self, track: Track, view: View, seconds: float) -> Evidence | None:
         if track.state is not TrackState.LOST:
@@ -247,7 +287,7 @@ class Tracker:
                 return found
             if track.state is TrackState.ACTIVE:
                 return None
-        taken = [t.mask for t in self._tracks.values() if t is not track and t.mask is not None]
+        taken = [t.mask for t in self._all() if t is not track and t.mask is not None]
         return search(track.colours, track.area, taken, view)
 
     def _decode(self, embedding: Embedding, prompts: list[Prompt]) -> tuple[Tensor, Tensor]:
@@ -262,10 +302,10 @@ class Tracker:
         self,
         view: View,
         embedding: Embedding,
-        evidence: Mapping[str, Evidence],
+        evidence: Mapping[Track, Evidence],
         logits: Tensor,
         iou: Tensor,
-    ) -> dict[str, _Claim]:
+    ) -> dict[Track, _Claim]:
         """Chooses a mask for each object and leaves out those that are not good enough."""
         if not evidence:
             return {}
@@ -281,10 +321,9 @@ class Tracker:
             agreements.append(float(of_each[best]))
         masks = self._predictor.segments(logits[choices], iou[choices], embedding).masks
         claims = {}
-        for (id, found), choice, agreement, mask in zip(
+        for (track, found), choice, agreement, mask in zip(
             evidence.items(), choices, agreements, masks, strict=True
         ):
-            track = self._tracks[id]
             if np.count_nonzero(mask) < LEAST_AREA:
                 continue
             codes = view.codes[mask]
@@ -292,22 +331,16 @@ class Tracker:
             row, estimate = logits[choice].cpu(), float(iou[choice])
             claim = _Claim(found, mask, agreement, alike, row, estimate)
             if _is_good(claim, track, float(track.colours.likelihood(codes).mean())):
-                claims[id] = claim
+                claims[track] = claim
         return claims
 
-    def _settle(self, claims: dict[str, _Claim]) -> None:
+    def _settle(self, claims: dict[Track, _Claim]) -> None:
         """Takes from objects what others have a better claim to."""
-        best_first = sorted(claims, key=lambda id: -claims[id].rank)
-        for number, id in enumerate(best_first):
-            mask = claims[id].mask
-            for better in best_first[:number]:
-                if better not in claims:
-                    continue
-                both = np.count_nonzero(mask & claims[better].mask)
-                smaller = min(np.count_nonzero(mask), np.count_nonzero(claims[better].mask))
-                if both > _OVERLAP * smaller:
-                    del claims[id]
-                    break
+        best_first = sorted(claims, key=lambda track: -claims[track].rank)
+        for number, track in enumerate(best_first):
+            better = [claims[each].mask for each in best_first[:number] if each in claims]
+            if any(_is_same(claims[track].mask, mask) for mask in better):
+                del claims[track]
 
     def _learn(self, track: Track, claim: _Claim, view: View, seconds: float) -> None:
         """Takes over what an object looks like now, and how it moves."""
@@ -328,6 +361,33 @@ class Tracker:
         track.mask, track.seconds, track.unseen = mask, seconds, 0
         track.logits, track.predicted_iou = claim.logits, claim.predicted_iou
         track.confidence = min(1.0, claim.agreement * claim.similarity)
+
+
+def _begin(
+    id: str,
+    view: View,
+    mask: NDArray[np.bool_],
+    logits: Tensor,
+    predicted_iou: float,
+    seconds: float,
+) -> Track:
+    """Returns a track of what is in a mask."""
+    template, colours = Template.cut(view.image, mask), Colours(view.codes, mask)
+    area = float(np.count_nonzero(mask))
+    return Track(id, template, colours, area, mask, logits, predicted_iou, seconds, motion=still())
+
+
+def _is_any_of(mask: NDArray[np.bool_] | None, tracks: Iterable[Track]) -> bool:
+    """Returns whether what is in a mask is followed already."""
+    return mask is not None and any(
+        _is_same(mask, track.mask) for track in tracks if track.mask is not None
+    )
+
+
+def _is_same(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
+    """Returns whether two masks overlap so much that two objects cannot both be right."""
+    smaller = min(np.count_nonzero(one), np.count_nonzero(other))
+    return bool(np.count_nonzero(one & other) > _OVERLAP * smaller)
 
 
 def _working_size(image_hw: tuple[int, int]) -> tuple[int, int]:

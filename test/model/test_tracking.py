@@ -125,6 +125,42 @@ def test_what_disappears_is_lost_and_found_again(predictor: Predictor) -> None:
     assert (item.id, item.age) == ("a", 36)
 
 
+def twins(index: int, is_hidden: bool) -> np.ndarray:
+    """Two discs of one colour that go along beside each other, the left one of which may be
+    hidden; on a striped ground."""
+    image = np.full((240, 320, 3), (90, 100, 80), np.uint8)
+    image[::16] += 12
+    for x in (70,) * (not is_hidden) + (230,):
+        cv2.circle(image, (x + 2 * index, 120), 32, (30, 60, 190), -1, cv2.LINE_AA)
+    return image
+
+
+def test_what_is_hidden_is_not_taken_for_its_twin(predictor: Predictor) -> None:
+    """Of whom the tracker was told nothing."""
+    watched = Watched(predictor)
+    watched.start(twins(0, False), {"a": Prompt(points=[(70, 120)])})
+    for index in range(1, 4):
+        watched.step(twins(index, False))
+    for index in range(4, 24):
+        assert not watched.step(twins(index, True))["a"].any()
+    assert watched.state("a") is TrackState.LOST
+    for index in range(24, 28):
+        mask = watched.step(twins(index, False))["a"]
+    assert mask[:, 160:].sum() == 0
+    assert mask_iou(mask, twins(27, False)[..., 2] - twins(27, True)[..., 2] > 50) > 0.75
+    assert list(watched.tracker.boxes) == ["a"] and len(watched.tracker) == 1
+
+
+def test_a_lookalike_that_is_shown_is_an_object_like_others(predictor: Predictor) -> None:
+    watched = Watched(predictor)
+    watched.start(twins(0, False), {"a": Prompt(points=[(70, 120)])})
+    watched.step(twins(1, False))
+    watched.start(twins(1, False), {"b": Prompt(points=[(232, 120)])})
+    for index in range(2, 5):
+        masks = watched.step(twins(index, False))
+    assert tight_box(masks["a"])[2] < 160 < tight_box(masks["b"])[0]
+
+
 def test_the_camera_moves(predictor: Predictor) -> None:
     """And the images come irregularly."""
     whole = MovingScene(9, (300, 480), 3).frame(0)
