@@ -27,9 +27,7 @@ class Mailbox(Generic[Job]):
         self._changed = changed or Condition()
         self._requests: deque[Job] = deque()
         self._orders: deque[Job] = deque()
-        self._newest: dict[
-            str, Job
-        ] = {}  # by stream, the one that waits longest for its turn first
+        self._newest: dict[str, Job] = {}  # by stream; whose turn it is comes first
         self._closed = False
 
     def put_newest(self, job: Job, stream: str = "") -> Job | None:

@@ -269,3 +269,18 @@ def test_two_at_once_are_refused(
         other.execute("BEGIN EXCLUSIVE")
         assert segment(bag, output, *DETECTIONS) == 1
     assert "another process is at work on it" in capsys.readouterr().err
+
+
+def test_a_folder_of_somebody_elses_is_left_alone(
+    bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty one is what a kill at the very beginning leaves."""
+    partial = tmp_path / "out.partial"
+    partial.mkdir()
+    (partial / "notes.txt").write_text("mine")
+    assert segment(bag, tmp_path / "out", *DETECTIONS) == 1
+    assert f"{partial}: is there, and not of this command" in capsys.readouterr().err
+    assert (partial / "notes.txt").read_text() == "mine"
+    (partial / "notes.txt").unlink()
+    assert segment(bag, tmp_path / "out", *DETECTIONS) == 0
+    assert not partial.exists()
