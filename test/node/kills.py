@@ -114,7 +114,7 @@ def end_at(seconds: float, number: signal.Signals, log: Path, cache: Path) -> En
     if took > MOST_SECONDS:
         problem = f"took {took:.1f} s"
     elif status not in allowed:
-        problem = f"exit status {status}"
+        problem = f"exit status {status}, and says {text[-600:]}"
     elif not early and re.search("Traceback|terminate called|Segmentation", text):
         problem = "says " + text[-300:]
     elif not whole(cache):
