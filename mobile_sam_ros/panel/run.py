@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from threading import Thread
+from threading import Event, Thread
 from typing import NoReturn
 
 import rclpy
@@ -61,14 +61,21 @@ async def serve(arguments: Sequence[str] | None, nodes: list[PanelNode]) -> None
     node.get_logger().info(f"open {address(settings.host, port, access.token)}")
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    over = Event()
+
+    # Not `spin`, which may raise when another thread shuts the executor down.
+    def spin() -> None:
+        while not over.is_set():
+            executor.spin_once(timeout_sec=0.1)
+
     # The loop has this thread, for its signals.
-    thread = Thread(target=executor.spin, name="executor")
+    thread = Thread(target=spin, name="executor")
     thread.start()
     try:
         await ended.wait()
         await runner.cleanup()
     finally:
-        executor.shutdown()
+        over.set()
         thread.join()
 
 

@@ -43,7 +43,7 @@ def panel(folder: Path, domain: int, **parameters: Any) -> Iterator[str]:
         yield found[1]
         process.send_signal(signal.SIGINT)
         assert process.wait(5) == 0, log.read_text()
-        assert "Traceback" not in log.read_text()
+        assert "Traceback" not in log.read_text(), log.read_text()
     finally:
         if process.poll() is None:
             process.kill()
