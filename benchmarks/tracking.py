@@ -149,7 +149,8 @@ def main() -> None:
         together += follow(predictor, frames, labels, times["together"])
         for label in labels:
             alone += follow(predictor, frames, [label], times["alone"])
-        print(f"scene {seed}: " + ", ".join(f"{r.mean:.2f}" for r in alone[-len(labels) :]))
+        of_scene = (f"{r.mean:.2f} ({r.strays} on another)" for r in alone[-len(labels) :])
+        print(f"scene {seed}, each alone: " + ", ".join(of_scene))
     print(
         f"\n{machine()}, weights {options.weights}, {options.scenes} scenes of {options.images} "
         f"images {_SIZE[1]}x{_SIZE[0]}, {datetime.date.today()}\n"
