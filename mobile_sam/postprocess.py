@@ -118,7 +118,7 @@ def regions_from_logits(
     crops = []
     for i in range(len(logits)):
         (top, bottom), (left, right) = _span(rows[i]), _span(columns[i])
-        part = (down[top:bottom] @ logits[i] @ across[left:right].T).cpu().numpy()
+        part = _resized(logits[i], down[top:bottom], across[left:right]).cpu().numpy()
         lax = np.count_nonzero(part > -stability_offset)
         if lax:
             stability[i] = np.count_nonzero(part > stability_offset) / lax
@@ -128,6 +128,13 @@ def regions_from_logits(
             boxes[i] = (left + x0, top + y0, left + x1, top + y1)
         crops.append(mask[y0:y1, x0:x1])
     return Regions(boxes, tuple(crops), stability)
+
+
+def _resized(logits: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """Returns down @ logits @ across.T, of the logits only what is in it."""
+    (top, bottom), (left, right) = (_span(matrix.any(0).cpu()) for matrix in (down, across))
+    down, across = down[:, top:bottom], across[:, left:right]
+    return down @ (logits[top:bottom, left:right] @ across.T)
 
 
 def _span(present: ArrayLike) -> tuple[int, int]:

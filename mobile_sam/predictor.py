@@ -155,7 +155,7 @@ class Predictor:
 
         Returns:
             Low-resolution logits, float (N, M, m, m), over the padded input, and predicted IoU,
-            float (N, M).
+            float (N, M). Well below the picture, all logits are `NOTHING`.
 
         Raises:
             ValueError: a mask prompt of another size.
@@ -172,7 +172,14 @@ class Predictor:
             None if batch.mask_logits is None else batch.mask_logits.to(device),
             None if batch.has_mask is None else batch.has_mask.to(device),
             masks,
+            self._rows(embedding),
         )
+
+    def _rows(self, embedding: Embedding) -> int:
+        """Returns how many rows of cells hold the picture, and what its last pixels are
+        interpolated with."""
+        config = self.model.config
+        return min(-(-embedding.scaled_size[0] // config.stride) + 1, config.embedding_size)
 
     def nothing(self, image_size: tuple[int, int]) -> Segments:
         """Returns what `decode` does without prompts, for an image (height, width) not encoded."""

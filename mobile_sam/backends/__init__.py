@@ -43,6 +43,7 @@ class Backend(Protocol):
         mask_logits: Tensor | None = None,
         has_mask: Tensor | None = None,
         masks: slice = ALL,
+        rows: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `Sam.decode`."""
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from mobile_sam.checkpoints import WeightsError, cache_directory
 from mobile_sam.export import DECODER_FILE, ENCODER_FILE
 from mobile_sam.modeling import ALL, SamConfig
-from mobile_sam.modeling.sam import normalised
+from mobile_sam.modeling.sam import normalised, with_padding
 from mobile_sam.quoting import first_line, quoted
 
 if TYPE_CHECKING:
@@ -159,6 +159,7 @@ class OnnxSam:
         mask_logits: Tensor | None = None,
         has_mask: Tensor | None = None,
         masks: slice = ALL,
+        rows: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `Sam.decode`; one embedding for all objects."""
         count, side = len(labels), self.config.mask_size
@@ -179,4 +180,6 @@ class OnnxSam:
                 "columns": one_pixel,
             },
         )
-        return torch.from_numpy(logits)[:, masks], torch.from_numpy(iou)[:, masks]
+        if rows is not None:
+            logits = logits[:, :, : rows * side // self.config.embedding_size]
+        return with_padding(torch.from_numpy(logits)[:, masks]), torch.from_numpy(iou)[:, masks]

@@ -12,8 +12,8 @@ from mobile_sam.modeling import ALL, Sam
 from mobile_sam.modeling.picture_encoder import PictureEncoder
 from mobile_sam.modeling.sam import normalised
 
-_PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CACHED_OBJECTS = 4
+_PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def in_precision(encoder: PictureEncoder, precision: str) -> Encode:
@@ -53,7 +53,6 @@ class TorchSam:
         if precision == "fp16" and sam.device.type == "cpu":
             raise ValueError("precision 'fp16' cannot be used on the CPU: take bf16 or fp32")
         self.sam, self.config = sam, sam.config
-        self._decode_some = sam.decode
         self._encoders = PictureEncoders(
             sam, encode_padding, lambda encoder: in_precision(encoder, precision), compiled
         )
@@ -79,6 +78,7 @@ class TorchSam:
         mask_logits: Tensor | None = None,
         has_mask: Tensor | None = None,
         masks: slice = ALL,
+        rows: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `Sam.decode`; always in fp32. On a CPU a few objects at once, whose maps of all cells
         its caches hold."""
@@ -88,13 +88,14 @@ class TorchSam:
         for first in range(0, count, at_once):
             part = slice(first, first + at_once)
             decoded.append(
-                self._decode_some(
+                self.sam.decode(
                     embedding if len(embedding) == 1 else embedding[part],
                     points[part],
                     labels[part],
                     None if mask_logits is None else mask_logits[part],
                     None if has_mask is None else has_mask[part],
-                    masks=masks,
+                    masks,
+                    rows,
                 )
             )
         logits, iou = zip(*decoded, strict=True)

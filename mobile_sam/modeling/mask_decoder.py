@@ -8,6 +8,7 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mobile_sam.modeling.channels_last import normed
 from mobile_sam.modeling.config import SamConfig
 from mobile_sam.modeling.transformer import TwoWayTransformer
 
@@ -64,7 +65,8 @@ class MaskDecoder(nn.Module):
         prompt_tokens: Tensor,
         prompt_map: Tensor,
         seen: Tensor | None = None,
-        masks: slice = slice(None),
+        masks: slice | Tensor = slice(None),
+        rows: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Decodes N objects.
 
@@ -74,50 +76,45 @@ class MaskDecoder(nn.Module):
             prompt_tokens: float (N, T, dim).
             prompt_map: float (N or 1, dim, h or 1, w or 1), the embedded mask prompts.
             seen: bool (N, own_tokens + T), which tokens count; None: all of them.
-            masks: which of the masks to compute.
+            masks: which of the masks to compute, a slice or their numbers.
+            rows: of cells, from the top, to compute logits of; None: all.
 
         Returns:
-            Logits, float (N, M, 4 h, 4 w), and predicted IoU, float (N, M).
+            Logits, float (N, M, 4 rows, 4 w), and predicted IoU, float (N, M).
         """
         count = prompt_tokens.shape[0]  # not len(): that would fix it in an exported graph
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([own.expand(count, -1, -1), prompt_tokens], dim=1)
         h, w = embedding.shape[-2:]
-        image = (embedding + prompt_map).flatten(2).transpose(1, 2).contiguous()
+        rows = h if rows is None else rows
+        # Channels last, as an encoder leaves them in memory.
+        image = embedding.permute(0, 2, 3, 1) + prompt_map.permute(0, 2, 3, 1)
         tokens, image = self.transformer(
-            image.expand(count, -1, -1), positions.flatten(2).transpose(1, 2), tokens, seen
+            image.flatten(1, 2).contiguous(), positions.flatten(2).transpose(1, 2), tokens, seen
         )
-        kernels = torch.stack(
-            [
-                head(tokens[:, 1 + i])
-                for i, head in list(enumerate(self.output_hypernetworks_mlps))[masks]
-            ],
-            dim=1,
-        )
-        logits = self._fine(image).flatten(1, 5) @ kernels.transpose(1, 2)
+        heads = enumerate(self.output_hypernetworks_mlps)
+        kernels = torch.stack([head(tokens[:, 1 + i]) for i, head in heads], dim=1)[:, masks]
+        logits = self._fine(image[:, : rows * w]) @ kernels.transpose(1, 2)
         # Row and column of the cell, of the first doubling, of the second; then the mask.
-        logits = logits.unflatten(1, (h, w, 2, 2, 2, 2)).permute(0, 7, 1, 3, 5, 2, 4, 6)
+        logits = logits.unflatten(1, (rows, w, 2, 2, 2, 2)).permute(0, 7, 1, 3, 5, 2, 4, 6)
         logits = logits.flatten(5, 7).flatten(2, 4)
         return logits, self.iou_prediction_head(tokens[:, 0])[:, masks]
 
     def _fine(self, image: Tensor) -> Tensor:
-        """Doubles the resolution twice: (N, P, dim) to (N, P, 2, 2, 2, 2, dim / 8).
+        """Doubles the resolution twice: (N, P, dim) to (N, P * 2 * 2 * 2 * 2, dim / 8).
 
         A transposed convolution of stride 2 and kernel 2 is four products a cell, and a cell's
         four children stay with it until the logits are there: no map is laid out anew.
         """
         first, norm, activation, second, last = self.output_upscaling
-        half = activation(_normed(norm, _children(image, first)))
+        half = activation(normed(norm, _children(image, first)))
         return last(_children(half, second))
 
 
 def _children(x: Tensor, doubling: nn.Module) -> Tensor:
-    """Returns a cell's four children, (..., in) to (..., 2, 2, out), rows before columns."""
+    """Returns the cells' four children each, (N, P, in) to (N, P * 2 * 2, out), rows before
+    columns."""
     assert isinstance(doubling, nn.ConvTranspose2d) and doubling.bias is not None
     weight = doubling.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (2 2 out, in)
-    return F.linear(x, weight, doubling.bias.repeat(4)).unflatten(-1, (2, 2, -1))
-
-
-def _normed(norm: LayerNorm2d, x: Tensor) -> Tensor:
-    """What the norm does, with the channels last."""
-    return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    children = F.linear(x, weight, doubling.bias.repeat(4))
+    return children.unflatten(2, (4, -1)).flatten(1, 2)

@@ -8,24 +8,24 @@ picture does to its padding and that does back to the picture; `margin` computes
 
 Only padding below is left out, not that at the right of a portrait picture: what was measured was
 measured for landscape ones (docs/performance.md).
+
+Maps are (B, H, W, C) here, and their cells, row by row, (B, H * W, C).
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
+from functools import partial
 
 import torch
-from timm.models.tiny_vit import TinyVitBlock
+from timm.models.tiny_vit import Attention, TinyVitBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mobile_sam.modeling.channels_last import channels_first, normed
 from mobile_sam.modeling.config import SamConfig
 from mobile_sam.modeling.image_encoder import AttentionStage, Downsample, ImageEncoder
 
-# Puts what lies below a map (B, H, W, C) under it, up to a number of rows. It is called in the
-# same order each time.
-_Extend = Callable[[Tensor, int], Tensor]
+_PATCH = 4  # pixels to a cell of the first stage
 
 
 class PictureEncoder(nn.Module):
@@ -47,22 +47,47 @@ class PictureEncoder(nn.Module):
         padded = height + (margin if height < size else 0)
         self.region_hw = (min(size, -(-padded // stride) * stride), size)
         self.cells = config.embedding_size
+        self._names: dict[nn.Module, str] = {}
         if self.region_hw[0] < size:
             self._keep_what_lies_below(size)
+        cell = _PATCH
+        windows = []
+        for step, window in zip(config.encoder_strides, config.encoder_windows[1:], strict=True):
+            cell *= step
+            windows.append(Windows(self.region_hw[0] // cell, size // cell, window))
+        self.windows = nn.ModuleList(windows).to(next(encoder.parameters()).device)
 
     def _keep_what_lies_below(self, size: int) -> None:
+        """Keeps what layers that look farther than their own cell get of an empty input."""
         encoder = self.encoder
         parameter = next(encoder.parameters())
         empty = torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
-        places = itertools.count()
 
-        def keep(x: Tensor, rows: int) -> Tensor:
+        def keep(module: nn.Module, x: Tensor) -> None:
             first = self.region_hw[0] * x.shape[1] // size
-            self.register_buffer(f"below_{next(places)}", x[:, first:].clone(), persistent=False)
-            return x
+            self._names[module] = f"below_{len(self._names)}"
+            cells = x[:, first:].flatten(1, 2).clone()
+            self.register_buffer(self._names[module], cells, persistent=False)
 
+        def before(module: nn.Module, inputs: tuple[Tensor]) -> None:
+            is_block = isinstance(module, TinyVitBlock)
+            keep(module, inputs[0] if is_block else inputs[0].permute(0, 2, 3, 1))
+
+        # The first stage looks no farther than the margin. And a convolution of stride 2 never
+        # looks beyond the edge, as all maps before one have even sides.
+        looking = [
+            module
+            for part in (*encoder.layers[1:], encoder.neck)
+            for module in part.modules()
+            if isinstance(module, TinyVitBlock)
+            or (isinstance(module, nn.Conv2d) and module.kernel_size > module.stride == (1, 1))
+        ]
+        hooks = [module.register_forward_pre_hook(before) for module in looking]
         with torch.no_grad():
-            self._encode(empty.contiguous(memory_format=torch.channels_last), keep)
+            result = encoder(empty.contiguous(memory_format=torch.channels_last))
+        for hook in hooks:
+            hook.remove()
+        keep(encoder, result.permute(0, 2, 3, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Encodes pictures.
@@ -74,75 +99,117 @@ class PictureEncoder(nn.Module):
         Returns:
             float (B, embedding_dim, embedding_size, embedding_size), as of the padded input.
         """
-        height, width = self.region_hw
-        if height == width:
-            return self._encode(pixels, lambda x, rows: x)
-        places = itertools.count()
-
-        def extend(x: Tensor, rows: int) -> Tensor:
-            below = getattr(self, f"below_{next(places)}")
-            count, height, width, _ = x.shape
-            if rows <= height:
-                return x
-            beneath = below[:, : rows - height].expand(count, -1, -1, -1)
-            # As rows of cells, because OpenVINO would lay maps out anew here.
-            cells = torch.cat([x.flatten(1, 2), beneath.flatten(1, 2)], dim=1)
-            return cells.unflatten(1, (-1, width))
-
-        return self._encode(pixels, extend)
-
-    def _encode(self, pixels: Tensor, extend: _Extend) -> Tensor:
-        """What `ImageEncoder` does, with `extend` wherever a layer looks beyond the edge.
-
-        But for the first stage: its convolutions look no farther than the margin. And a
-        convolution of stride 2 never does, as all maps before one have even sides.
-        """
         first, *stages = self.encoder.layers
         x = first(self.encoder.patch_embed(pixels)).permute(0, 2, 3, 1)
-        for stage in stages:
-            assert isinstance(stage, AttentionStage)
+        for stage, windows in zip(stages, self.windows, strict=True):
+            assert isinstance(stage, AttentionStage) and isinstance(windows, Windows)
             for block in stage.blocks:
-                x = _attention_block(block, x, extend)
-            downsample = stage.downsample
-            if isinstance(downsample, Downsample):
-                if downsample.conv2.conv.stride == (1, 1):
-                    x = _convolved(downsample, x, extend)
-                else:
-                    x = _channels_first(downsample, x)
-        x = _convolved(self.encoder.neck, x, extend)
-        return extend(x, self.cells).permute(0, 3, 1, 2)
+                x = self._block(block, windows, x)
+            if isinstance(stage.downsample, Downsample):
+                x = self._downsampled(stage.downsample, x)
+        conv1, norm1, conv2, norm2 = self.encoder.neck
+        x = channels_first(conv1, x)
+        cells = normed(norm1, x.flatten(1, 2))
+        x = self._convolved(conv2, cells.unflatten(1, x.shape[1:3]))
+        cells = normed(norm2, x.flatten(1, 2))
+        cells = torch.cat([cells, *self._below(self.encoder, x, self.cells - x.shape[1])], dim=1)
+        return cells.unflatten(1, (self.cells, self.cells)).permute(0, 3, 1, 2)
+
+    def _below(self, module: nn.Module, x: Tensor, rows: int) -> list[Tensor]:
+        """Returns the cells of the first rows of what lies below a module's map, if there are
+        any."""
+        if rows == 0 or module not in self._names:
+            return []
+        cells: Tensor = getattr(self, self._names[module])[:, : rows * x.shape[2]]
+        return [cells.expand(len(x), -1, -1)]
+
+    def _block(self, block: TinyVitBlock, windows: Windows, x: Tensor) -> Tensor:
+        """What timm's block does."""
+        cells = x.flatten(1, 2)
+        # In the last cell, what fills windows that leave even the padded input.
+        nothing = torch.zeros_like(cells[:, :1])
+        around = torch.cat([cells, *self._below(block, x, windows.rows_below), nothing], dim=1)
+        cells = cells + _attended(block.attn, windows, around)
+        x = self._convolved_norm(block.local_conv, cells.unflatten(1, x.shape[1:3]))
+        cells = x.flatten(1, 2)
+        return (cells + block.mlp(cells)).unflatten(1, x.shape[1:3])
+
+    def _downsampled(self, module: Downsample, x: Tensor) -> Tensor:
+        """What the module does."""
+        if module.conv2.conv.stride != (1, 1):
+            return channels_first(module, x)
+        x = channels_first(nn.Sequential(module.conv1, module.activation), x)
+        x = self._convolved_norm(module.conv2, x)
+        return channels_first(nn.Sequential(module.activation, module.conv3), x)
+
+    def _convolved_norm(self, module: nn.Sequential, x: Tensor) -> Tensor:
+        """What timm's `ConvNorm` does."""
+        conv, norm = module
+        return channels_first(norm, self._convolved(conv, x))
+
+    def _convolved(self, conv: nn.Module, x: Tensor) -> Tensor:
+        """A convolution of kernel 3, with what lies below."""
+        assert isinstance(conv, nn.Conv2d) and conv.bias is None
+        below = self._below(conv, x, 1)
+        if not below:
+            return channels_first(conv, x)
+        # As cells, because OpenVINO would lay maps out anew here.
+        above = torch.zeros_like(below[0])
+        x = torch.cat([above, x.flatten(1, 2), *below], 1).unflatten(1, (-1, x.shape[2]))
+        aside = partial(F.conv2d, weight=conv.weight, padding=(0, 1), groups=conv.groups)
+        return channels_first(aside, x)
 
 
-def _channels_first(module: nn.Module, x: Tensor) -> Tensor:
-    """Applies what wants (B, C, H, W) to (B, H, W, C); the memory stays as it is."""
-    return module(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+class Windows(nn.Module):
+    """Which cells of a map attend to each other."""
+
+    def __init__(self, height: int, width: int, size: int) -> None:
+        """Lays windows over the upper part of a square map.
+
+        Args:
+            height: of the part, in cells.
+            width: of the map, in cells.
+            size: of a window's sides, in cells.
+        """
+        super().__init__()
+        down, across = -(-height // size), -(-width // size)
+        rows = min(down * size, width)
+        self.size, self.rows_below = size, rows - height
+        cells = torch.arange(rows * width).unflatten(0, (rows, width))
+        # Where in the map's cells each of a window's is; an empty one follows the last.
+        beside = (0, across * size - width, 0, down * size - rows)
+        filled = F.pad(cells, beside, value=rows * width)
+        into = filled.unflatten(1, (-1, size)).unflatten(0, (-1, size)).transpose(1, 2)
+        self.register_buffer("into", into.flatten(), persistent=False)
+        self.register_buffer("out_of", into.flatten().argsort()[: height * width], persistent=False)
+        self.into: Tensor
+        self.out_of: Tensor
+
+    def divided(self, cells: Tensor) -> Tensor:
+        """Returns the windows' cells, (B * windows, size * size, C)."""
+        return cells.index_select(1, self.into).unflatten(1, (-1, self.size**2)).flatten(0, 1)
+
+    def joined(self, cells: Tensor, count: int) -> Tensor:
+        """Returns the map's cells, (B, height * width, C), of those of `count` maps' windows."""
+        return cells.unflatten(0, (count, -1)).flatten(1, 2).index_select(1, self.out_of)
 
 
-def _cropped(x: Tensor, rows: int) -> Tensor:
-    """The first rows of a map (B, H, W, C)."""
-    width = x.shape[2]
-    return x.flatten(1, 2)[:, : rows * width].unflatten(1, (rows, width))
-
-
-def _convolved(module: nn.Module, x: Tensor, extend: _Extend) -> Tensor:
-    """Applies a convolution of kernel 3 and stride 1, which looks one row farther."""
-    rows = x.shape[1]
-    return _cropped(_channels_first(module, extend(x, rows + 1)), rows)
-
-
-def _attention_block(block: TinyVitBlock, x: Tensor, extend: _Extend) -> Tensor:
-    """What timm's block does, (B, H, W, C) to the same."""
-    height, width = x.shape[1:3]
-    window = block.window_size
-    rows, columns = (-(-side // window) * window for side in (height, width))
-    around = extend(x, rows)
-    # Windows that leave even the padded input are filled with zeros, which timm does as well.
-    around = F.pad(around, (0, 0, 0, columns - width, 0, rows - around.shape[1]))
-    windows = around.unflatten(2, (-1, window)).unflatten(1, (-1, window)).transpose(2, 3)
-    attended = block.attn(windows.flatten(0, 2).flatten(1, 2))
-    attended = attended.unflatten(1, (window, window)).unflatten(0, windows.shape[:3])
-    attended = attended.transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, :, :width]
-    tokens = x.flatten(1, 2) + _cropped(attended, height).flatten(1, 2)
-    x = _convolved(block.local_conv, tokens.unflatten(1, (height, width)), extend)
-    tokens = x.flatten(1, 2)
-    return (tokens + block.mlp(tokens)).unflatten(1, (height, width))
+def _attended(attention: Attention, windows: Windows, around: Tensor) -> Tensor:
+    """What timm's module does to the windows of a map: of its cells, what is below, and an empty
+    one. Each cell is projected once, and queries, keys and values by themselves: so nothing has to
+    be taken apart."""
+    heads, dims = attention.num_heads, (attention.key_dim, attention.key_dim, attention.val_dim)
+    x = attention.norm(around)
+    query, key, value = (
+        windows.divided(F.linear(x, weight.flatten(0, 1), bias.flatten()))
+        .unflatten(2, (heads, -1))
+        .transpose(1, 2)
+        for weight, bias in zip(
+            attention.qkv.weight.unflatten(0, (heads, -1)).split(dims, dim=1),
+            attention.qkv.bias.unflatten(0, (heads, -1)).split(dims, dim=1),
+            strict=True,
+        )
+    )
+    biases = attention.get_attention_biases(x.device)
+    found = F.scaled_dot_product_attention(query, key, value, attn_mask=biases)
+    return attention.proj(windows.joined(found.transpose(1, 2).flatten(2), len(around)))

@@ -21,6 +21,8 @@ SINGLE = slice(0, 1)
 MULTI = slice(1, None)
 """The masks for an ambiguous prompt."""
 ALL = slice(None)
+NOTHING = -20.0
+"""Logits of padding that are left out: about what is found there otherwise."""
 
 
 @lru_cache
@@ -45,6 +47,12 @@ def normalised(pixels: Tensor, size_hw: tuple[int, int]) -> Tensor:
     values = (pixels.float() - mean) / std
     padded = F.pad(values, (0, size_hw[1] - width, 0, size_hw[0] - height))
     return padded.contiguous(memory_format=torch.channels_last)
+
+
+def with_padding(logits: Tensor) -> Tensor:
+    """Returns logits (..., m, m) of logits (..., r, m) of the first rows."""
+    missing = logits.shape[-1] - logits.shape[-2]
+    return F.pad(logits, (0, 0, 0, missing), value=NOTHING) if missing else logits
 
 
 class Sam(nn.Module):
@@ -86,6 +94,7 @@ class Sam(nn.Module):
         mask_logits: Tensor | None = None,
         has_mask: Tensor | None = None,
         masks: slice = ALL,
+        rows: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Decodes N objects in one batch.
 
@@ -97,6 +106,8 @@ class Sam(nn.Module):
             mask_logits: float (N, 1, mask_size, mask_size), mask prompts; None: nobody has one.
             has_mask: bool (N,), whose `mask_logits` count; None: all of them.
             masks: `SINGLE`, `MULTI` or `ALL`.
+            rows: of cells, from the top, that hold the picture; None: all. Logits of the others
+                are left out, and `NOTHING` instead.
 
         Returns:
             Logits, float (N, M, mask_size, mask_size), over the padded input, and predicted IoU,
@@ -104,7 +115,9 @@ class Sam(nn.Module):
         """
         tokens, prompt_map, seen = self.embed_prompts(points, labels, mask_logits, has_mask)
         positions = self.prompt_encoder.positions()
-        return self.mask_decoder(embedding, positions, tokens, prompt_map, seen, masks)
+        decoder = self.mask_decoder
+        logits, iou = decoder(embedding, positions, tokens, prompt_map, seen, masks, rows)
+        return with_padding(logits), iou
 
     def embed_prompts(
         self,

@@ -72,9 +72,9 @@ class TokensToImage(Attention):
 
         Args:
             tokens: float (N, T, dim), with their positions: queries.
-            where: float (N, P, dim), the cells with their positions: keys. The bias of their
+            where: float (N or 1, P, dim), the cells with their positions: keys. The bias of their
                 projection adds the same to all scores of a query, and so nothing.
-            image: float (N, P, dim): values.
+            image: float (N or 1, P, dim): values.
 
         Returns:
             float (N, T, dim).
@@ -96,8 +96,8 @@ class ImageToTokens(Attention):
         """Attends, and adds the result to the image.
 
         Args:
-            image: float (N, P, dim).
-            where: float (N, P, dim), the cells with their positions: queries.
+            image: float (N or 1, P, dim).
+            where: float (N or 1, P, dim), the cells with their positions: queries.
             placed: float (N, T, dim), the tokens with their positions: keys.
             tokens: float (N, T, dim): values.
             seen: bool (N, T), which tokens count; None: all of them.
@@ -109,7 +109,7 @@ class ImageToTokens(Attention):
         keys = torch.einsum("nthd,hdc->nhtc", k, self.weights_of(self.q_proj)).flatten(1, 2)
         offsets = torch.einsum("nthd,hd->nht", k, self.q_proj.bias.unflatten(0, (self.heads, -1)))
         # Tokens before cells: a sum over a few tokens is fast only across many cells.
-        scores = torch.baddbmm(offsets.flatten(1)[:, :, None], keys, where.transpose(1, 2))
+        scores = keys @ where.transpose(1, 2) + offsets.flatten(1)[:, :, None]
         scores = scores.unflatten(1, (self.heads, -1))
         if seen is not None:
             scores = scores.masked_fill(~seen[:, None, :, None], -math.inf)
@@ -184,13 +184,13 @@ class TwoWayTransformer(nn.Module):
         """Exchanges between image and tokens.
 
         Args:
-            image: float (N, P, dim), the cells of the image embedding in rows.
+            image: float (N or 1, P, dim), the cells of the image embedding in rows.
             positions: float (1, P, dim), the embedding of the cells' positions.
             tokens: float (N, T, dim).
             seen: bool (N, T), which tokens count; None: all of them.
 
         Returns:
-            tokens and image, of the shapes they came in.
+            tokens, float (N, T, dim), and image, float (N, P, dim).
         """
         origin = tokens
         for layer in self.layers:

@@ -18,7 +18,7 @@ from mobile_sam.backends.pytorch import TorchSam
 from mobile_sam.checkpoints import WeightsError, load_sam, save_safetensors
 from mobile_sam.modeling import Sam
 from mobile_sam.modeling.picture_encoder import PictureEncoder
-from mobile_sam.modeling.sam import normalised
+from mobile_sam.modeling.sam import NOTHING, normalised
 from mobile_sam.predictor import Embedding, Predictor
 from mobile_sam.prompts import Prompt
 from mobile_sam.segments import tight_box
@@ -120,8 +120,9 @@ def conversions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Picture
     convert = openvino.convert_model
 
     def counted(module: object, **named: object) -> object:
-        if isinstance(module, PictureEncoder):
-            found.append(module)
+        encoder = getattr(module, "encoder", None)
+        if isinstance(encoder, PictureEncoder):
+            found.append(encoder)
         return convert(module, **named)
 
     monkeypatch.setattr(openvino, "convert_model", counted)
@@ -263,6 +264,22 @@ def test_many_objects_are_decoded_in_parts_alike(sam: Sam) -> None:
         found, found_iou = parts.logits(parts.encode(example.image), chosen)
         torch.testing.assert_close(found, logits, atol=2e-3, rtol=0)
         torch.testing.assert_close(found_iou, iou, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_logits_below_the_picture_are_left_out(backend: str) -> None:
+    """All others are as they were; of three objects, with points and masks."""
+    predictor = Predictor.from_weights("demo", "cpu", backend)
+    predictor.prepare((144, 256))
+    features = predictor.encode(scenes((144, 256))[0].image).features
+    points, labels = torch.rand(3, 2, 2) * 144, torch.tensor([[1, 0], [1, -1], [2, 3]])
+    masks = torch.randn(3, 1, 128, 128)
+    for masks_of_all in (None, masks):
+        logits, iou = predictor.model.decode(features, points, labels, masks_of_all)
+        cut, cut_iou = predictor.model.decode(features, points, labels, masks_of_all, rows=19)
+        torch.testing.assert_close(cut_iou, iou, atol=1e-5, rtol=0)
+        torch.testing.assert_close(cut[:, :, :76], logits[:, :, :76], atol=1e-4, rtol=0)
+        assert (cut[:, :, 76:] == NOTHING).all() and (logits[:, :, 76:] != NOTHING).all()
 
 
 def test_wider_margins_come_nearer(sam: Sam) -> None:

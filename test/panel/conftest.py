@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +11,27 @@ from chromium import NoBrowser, find_chromium
 from domains import free_domain
 from graph import peer, running
 from robot import Robot, panel, ros_process
+
+_STATE = """() => JSON.stringify({
+  header: picture && picture.header, paused, asked, selected,
+  problem: document.getElementById("problem").textContent,
+  status: document.getElementById("status").textContent.trim(),
+})"""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Says of a test that fails what the page shows, and what the processes have said."""
+    report = yield
+    arguments = getattr(item, "funcargs", {})
+    if report.failed and "robot" in arguments:
+        if "page" in arguments:
+            report.sections.append(("page", str(arguments["page"].evaluate(_STATE))))
+        for log in sorted(arguments["robot"].node.log.parent.glob("*.log")):
+            report.sections.append((log.name, log.read_text()[-4000:]))
+    return report
 
 
 @pytest.fixture(scope="module")

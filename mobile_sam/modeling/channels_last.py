@@ -1,0 +1,18 @@
+"""Maps with their channels last, (B, H, W, C), or just their cells, (B, H * W, C): what modules for
+(B, C, H, W) do to them, without laying them out anew."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def channels_first(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Applies what wants (B, C, H, W) to (B, H, W, C); the memory stays as it is."""
+    return module(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def normed(norm: nn.Module, cells: Tensor) -> Tensor:
+    """Applies timm's `LayerNorm2d` to (..., C)."""
+    assert isinstance(norm, nn.LayerNorm)
+    return F.layer_norm(cells, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
