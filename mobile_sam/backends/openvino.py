@@ -51,9 +51,8 @@ class OpenVinoSam(TorchSam):
 
         def encode(pixels: Tensor) -> Tensor:
             regions = normalised(pixels, encoder.region_hw).contiguous()
-            results = [model([one[None].numpy()])[0] for one in regions]
-            cells = torch.cat([torch.from_numpy(result) for result in results])
-            return cells.permute(0, 3, 1, 2)
+            cells = np.concatenate([model([one[None].numpy()])[0] for one in regions])
+            return torch.from_numpy(cells).permute(0, 3, 1, 2)
 
         self._compile_decoder()
         return encode
