@@ -33,7 +33,7 @@ from mobile_sam_ros.srv import Segment, SegmentEverything
 _IMAGES = 60  # that are kept until their masks come
 _SILENCE_SECONDS = 3.0
 _SHORTEST_PATIENCE, _LONGEST_PATIENCE = 1.0, 10.0
-_DISCOVERY_SECONDS = 2.0
+_DISCOVERY_SECONDS = 5.0  # nodes announce themselves each 3 s, if the first time was lost
 _ANSWER_SECONDS = 30.0
 _RELIABLE = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE
@@ -53,6 +53,19 @@ class Settings:
     port: int
     token: str
     max_width: int
+
+
+async def _discovered(is_there: Callable[[], object], why_not: str) -> None:
+    """Waits for what may not have been discovered yet.
+
+    Raises:
+        Unanswered: it is not there; the text is `why_not`.
+    """
+    end = monotonic() + _DISCOVERY_SECONDS
+    while not is_there():
+        if monotonic() > end:
+            raise Unanswered(f"{why_not}: does the node run?")
+        await asyncio.sleep(0.05)
 
 
 class PanelNode(Node):
@@ -178,8 +191,14 @@ class PanelNode(Node):
 
     # --- What is asked ----------------------------------------------------------------------
 
-    def prompt(self, mode: int, prompt: Prompt, header: Header | None = None) -> None:
-        """Publishes a prompt: of the image with `header`, else of the newest one."""
+    async def prompt(self, mode: int, prompt: Prompt, header: Header | None = None) -> None:
+        """Publishes a prompt: of the image with `header`, else of the newest one.
+
+        Raises:
+            Unanswered: nobody listens.
+        """
+        topic = self._prompts.topic_name
+        await _discovered(self._prompts.get_subscription_count, f"nobody listens to {topic}")
         self._prompts.publish(PromptArray(header=header or Header(), mode=mode, prompts=[prompt]))
 
     def knows(self, picture: Picture) -> bool:
@@ -248,12 +267,7 @@ class PanelNode(Node):
             loop.call_soon_threadsafe(deliver, future.result())
 
         name = self.resolve_service_name(client.srv_name)
-        begin = monotonic()
-        while not client.service_is_ready():  # it may not have been discovered yet
-            if monotonic() - begin < _DISCOVERY_SECONDS:
-                await asyncio.sleep(0.05)
-                continue
-            raise Unanswered(f"service {name} is not there: does the node run?")
+        await _discovered(client.service_is_ready, f"service {name} is not there")
         self._executor().create_task(lambda: client.call_async(request).add_done_callback(done))
         try:
             return await asyncio.wait_for(answered, _ANSWER_SECONDS)

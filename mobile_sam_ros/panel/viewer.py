@@ -132,10 +132,10 @@ class Viewer:
                 await self._show_object(request)
             case requests.Remove():
                 self._objects.forget(request.id)
-                self._node.prompt(PromptArray.REMOVE, Prompt(id=request.id))
+                await self._node.prompt(PromptArray.REMOVE, Prompt(id=request.id))
             case requests.Rename():
                 prompt = Prompt(id=request.id, class_id=request.name)
-                self._node.prompt(PromptArray.RENAME, prompt)
+                await self._node.prompt(PromptArray.RENAME, prompt)
             case requests.Clear():
                 self._objects.forget()
                 await self._node.clear()
@@ -160,7 +160,7 @@ class Viewer:
         by_itself = request.still or not is_known
         if not by_itself or request.mode == requests.STAY:
             header = picture.image.header if is_known else None
-            self._node.prompt(_MODES[request.mode], prompt, header)
+            await self._node.prompt(_MODES[request.mode], prompt, header)
         if by_itself:
             track = request.mode == requests.FOLLOW
             answer = await self._node.segment(picture, prompt, track)

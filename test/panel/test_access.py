@@ -179,7 +179,8 @@ def test_only_who_knows_the_token_gets_in(tmp_path: Path) -> None:
         ),
         ('{"do": "remove", "id": 7}', "id is not a printable text"),
         ('{"do": "rename", "id": "a", "name": "\\u0000"}', "name is not a printable text"),
-        ('{"do": "clear"}', "service /sam/clear_prompts is not there"),
+        ('{"do": "clear"}', "service /sam/clear_prompts is not there: does the node run?"),
+        ('{"do": "remove", "id": "mug"}', "nobody listens to /prompts: does the node run?"),
     ],
 )
 def test_what_is_wrong_is_said_and_the_next_is_served(

@@ -36,6 +36,7 @@ function connect() {
 
 function send(request) {
   if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(request));
+  else if (request.do !== "next") showProblem("Not done: there is no connection to the robot.");
 }
 
 function askNext() {
