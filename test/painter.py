@@ -39,8 +39,9 @@ class Painter:
         mask_logits: Tensor | None = None,
         has_mask: Tensor | None = None,
         masks: slice = ALL,
+        rows: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """See `Sam.decode`: four times the same."""
+        """See `Sam.decode`: four times the same, and nothing below the picture anyway."""
         count = len(labels)
         logits = torch.full((count, SIDE, SIDE), -_INSIDE)
         for i in range(count):

@@ -49,7 +49,7 @@ class PictureEncoder(nn.Module):
         self.cells = config.embedding_size
         self._names: dict[nn.Module, str] = {}
         if self.region_hw[0] < size:
-            self._keep_what_lies_below(size)
+            self._keep_what_lies_below(config)
         cell = _PATCH
         windows = []
         for step, window in zip(config.encoder_strides, config.encoder_windows[1:], strict=True):
@@ -57,37 +57,18 @@ class PictureEncoder(nn.Module):
             windows.append(Windows(self.region_hw[0] // cell, size // cell, window))
         self.windows = nn.ModuleList(windows).to(next(encoder.parameters()).device)
 
-    def _keep_what_lies_below(self, size: int) -> None:
-        """Keeps what layers that look farther than their own cell get of an empty input."""
-        encoder = self.encoder
-        parameter = next(encoder.parameters())
+    def _keep_what_lies_below(self, config: SamConfig) -> None:
+        size = config.image_size
+        parameter = next(self.encoder.parameters())
         empty = torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
-
-        def keep(module: nn.Module, x: Tensor) -> None:
+        whole = _Recorder(self.encoder, config, size, 0)
+        with torch.no_grad():
+            whole(empty.contiguous(memory_format=torch.channels_last))
+        for number, (module, x) in enumerate(whole.maps.items()):
             first = self.region_hw[0] * x.shape[1] // size
-            self._names[module] = f"below_{len(self._names)}"
+            self._names[module] = f"below_{number}"
             cells = x[:, first:].flatten(1, 2).clone()
             self.register_buffer(self._names[module], cells, persistent=False)
-
-        def before(module: nn.Module, inputs: tuple[Tensor]) -> None:
-            is_block = isinstance(module, TinyVitBlock)
-            keep(module, inputs[0] if is_block else inputs[0].permute(0, 2, 3, 1))
-
-        # The first stage looks no farther than the margin. And a convolution of stride 2 never
-        # looks beyond the edge, as all maps before one have even sides.
-        looking = [
-            module
-            for part in (*encoder.layers[1:], encoder.neck)
-            for module in part.modules()
-            if isinstance(module, TinyVitBlock)
-            or (isinstance(module, nn.Conv2d) and module.kernel_size > module.stride == (1, 1))
-        ]
-        hooks = [module.register_forward_pre_hook(before) for module in looking]
-        with torch.no_grad():
-            result = encoder(empty.contiguous(memory_format=torch.channels_last))
-        for hook in hooks:
-            hook.remove()
-        keep(encoder, result.permute(0, 2, 3, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Encodes pictures.
@@ -112,12 +93,17 @@ class PictureEncoder(nn.Module):
         cells = normed(norm1, x.flatten(1, 2))
         x = self._convolved(conv2, cells.unflatten(1, x.shape[1:3]))
         cells = normed(norm2, x.flatten(1, 2))
+        x = cells.unflatten(1, x.shape[1:3])
         cells = torch.cat([cells, *self._below(self.encoder, x, self.cells - x.shape[1])], dim=1)
         return cells.unflatten(1, (self.cells, self.cells)).permute(0, 3, 1, 2)
 
     def _below(self, module: nn.Module, x: Tensor, rows: int) -> list[Tensor]:
-        """Returns the cells of the first rows of what lies below a module's map, if there are
-        any."""
+        """Returns the cells of the first rows of what lies below the map that a module gets, if
+        there are any; of the encoder, below its result.
+
+        The first stage needs none: it looks no farther than the margin. Nor does a convolution of
+        stride 2, which never looks beyond the edge, as all maps before one have even sides.
+        """
         if rows == 0 or module not in self._names:
             return []
         cells: Tensor = getattr(self, self._names[module])[:, : rows * x.shape[2]]
@@ -158,6 +144,18 @@ class PictureEncoder(nn.Module):
         x = torch.cat([above, x.flatten(1, 2), *below], 1).unflatten(1, (-1, x.shape[2]))
         aside = partial(F.conv2d, weight=conv.weight, padding=(0, 1), groups=conv.groups)
         return channels_first(aside, x)
+
+
+class _Recorder(PictureEncoder):
+    """Encodes the whole input, and keeps the maps of the modules that look beyond an edge."""
+
+    def __init__(self, encoder: ImageEncoder, config: SamConfig, height: int, margin: int) -> None:
+        super().__init__(encoder, config, height, margin)
+        self.maps: dict[nn.Module, Tensor] = {}
+
+    def _below(self, module: nn.Module, x: Tensor, rows: int) -> list[Tensor]:
+        self.maps[module] = x
+        return []
 
 
 class Windows(nn.Module):
