@@ -53,6 +53,21 @@ def resize_matrix(mask_size: int, image_size: int, scaled: int, original: int) -
     return (picture @ padded[:scaled]).float()
 
 
+@lru_cache(maxsize=64)
+def _made_of(
+    mask_size: int, image_size: int, scaled: int, original: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns which logits each pixel along an axis is made of: the first, and the one after the
+    last, int64 (original,) each; arguments as `resize_matrix`."""
+    used = resize_matrix(mask_size, image_size, scaled, original).numpy() > 0
+    return used.argmax(1), mask_size - used[:, ::-1].argmax(1)
+
+
+def _logits_of(first: int, end: int, made_of: tuple[NDArray[np.int64], NDArray[np.int64]]) -> slice:
+    """Returns which logits the pixels of a half-open range are made of."""
+    return slice(int(made_of[0][first]), int(made_of[1][end - 1])) if end else slice(0)
+
+
 def _positions(pixels: int, of: int) -> Tensor:
     """Returns the centres of `pixels` pixels in cells of another raster with `of`, (pixels,)."""
     return (torch.arange(pixels, dtype=torch.float64) + 0.5) * of / pixels - 0.5
@@ -109,6 +124,10 @@ def regions_from_logits(
         stability_offset: how far above and below 0 the stability is measured.
     """
     down, across = _resize_matrices(logits, image_size, scaled_hw, original_hw)
+    made_down, made_across = (
+        _made_of(logits.shape[-1], image_size, scaled, original)
+        for scaled, original in zip(scaled_hw, original_hw, strict=True)
+    )
     # Interpolated logits exceed a threshold only where a logit they are made of does.
     high = logits > -stability_offset
     rows = (high.any(2).to(down) @ (down > 0).to(down).T > 0).cpu().numpy()
@@ -118,7 +137,9 @@ def regions_from_logits(
     crops = []
     for i in range(len(logits)):
         (top, bottom), (left, right) = _span(rows[i]), _span(columns[i])
-        part = _resized(logits[i], down[top:bottom], across[left:right]).cpu().numpy()
+        y, x = _logits_of(top, bottom, made_down), _logits_of(left, right, made_across)
+        wide = logits[i, y, x] @ across[left:right, x].T
+        part = (down[top:bottom, y] @ wide).cpu().numpy()
         lax = np.count_nonzero(part > -stability_offset)
         if lax:
             stability[i] = np.count_nonzero(part > stability_offset) / lax
@@ -128,13 +149,6 @@ def regions_from_logits(
             boxes[i] = (left + x0, top + y0, left + x1, top + y1)
         crops.append(mask[y0:y1, x0:x1])
     return Regions(boxes, tuple(crops), stability)
-
-
-def _resized(logits: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    """Returns down @ logits @ across.T, of the logits only what is in it."""
-    (top, bottom), (left, right) = (_span(matrix.any(0).cpu()) for matrix in (down, across))
-    down, across = down[:, top:bottom], across[:, left:right]
-    return down @ (logits[top:bottom, left:right] @ across.T)
 
 
 def _span(present: ArrayLike) -> tuple[int, int]:

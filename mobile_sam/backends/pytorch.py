@@ -12,8 +12,8 @@ from mobile_sam.modeling import ALL, Sam
 from mobile_sam.modeling.picture_encoder import PictureEncoder
 from mobile_sam.modeling.sam import normalised
 
-_CACHED_OBJECTS = 4
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_CACHED_OBJECTS = 4
 
 
 def in_precision(encoder: PictureEncoder, precision: str) -> Encode:
