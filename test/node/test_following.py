@@ -249,10 +249,12 @@ def test_detections_with_ids_keep_them_and_lost_ones_make_room(graph: Peer) -> N
     assert [s.id for s in segments] == ["car 4"]
     stamp = show(graph, 12)
     graph.detections.publish(detections(stamp, box_detection(box(12, 1), "car 1")))
-    for index in range(13, 15):
+    for index in range(13, 40):  # the detections may come after some of these images
         segments = result(graph, show(graph, index)).segments
+        if len(segments) > 1:
+            break
     assert [s.id for s in segments] == ["car 4", "car 1"]
-    assert_on(segments[1], 14, 1)
+    assert_on(segments[1], index, 1)
 
 
 def test_a_new_size_of_images_is_said_and_survived(graph: Peer) -> None:
