@@ -22,7 +22,7 @@ MULTI = slice(1, None)
 """The masks for an ambiguous prompt."""
 ALL = slice(None)
 NOTHING = -20.0
-"""Logits of padding that are left out: about what is found there otherwise."""
+"""Logits of padding that are left out: surely no object."""
 
 
 @lru_cache

@@ -26,9 +26,12 @@ def pytest_runtest_makereport(
     """Says of a test that fails what the page shows, and what the processes have said."""
     report = yield
     arguments = getattr(item, "funcargs", {})
-    if report.failed and "robot" in arguments:
+    if report.when == "call" and report.failed and "robot" in arguments:
         if "page" in arguments:
-            report.sections.append(("page", str(arguments["page"].evaluate(_STATE))))
+            try:
+                report.sections.append(("page", str(arguments["page"].evaluate(_STATE))))
+            except Exception as error:  # what is raised here would end the whole run
+                report.sections.append(("page", f"says nothing: {error}"))
         for log in sorted(arguments["robot"].node.log.parent.glob("*.log")):
             report.sections.append((log.name, log.read_text()[-4000:]))
     return report
