@@ -13,10 +13,10 @@ from typing import NoReturn
 import rclpy
 from aiohttp import web
 from rclpy.exceptions import ParameterException
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from mobile_sam_ros.ending import end_process
+from mobile_sam_ros.executor import SteadyExecutor
 from mobile_sam_ros.panel.access import Access
 from mobile_sam_ros.panel.panel_node import PanelNode
 from mobile_sam_ros.panel.server import Server
@@ -59,7 +59,7 @@ async def serve(arguments: Sequence[str] | None, nodes: list[PanelNode]) -> None
     await web.TCPSite(runner, settings.host, settings.port).start()
     port = runner.addresses[0][1]
     node.get_logger().info(f"open {address(settings.host, port, access.token)}")
-    executor = SingleThreadedExecutor()
+    executor = SteadyExecutor(node.get_logger().error)
     executor.add_node(node)
     over = Event()
 

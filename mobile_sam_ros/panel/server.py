@@ -32,7 +32,7 @@ _HEADERS = {
 }
 _LONGEST_MESSAGE = 65536  # bytes; the page only sends clicks and names
 _MOST_VIEWERS = 16
-_MOST_REQUESTS = 16  # of one viewer that are not done yet
+_MOST_REQUESTS = 64  # of all viewers that are not done yet
 _REPORT_SECONDS = 0.5
 _ALIVE_SECONDS = 10.0
 
@@ -45,6 +45,7 @@ class Server:
         self._encoder = Encoder(node.settings.max_width)
         self._objects = Objects()
         self._viewers: set[Viewer] = set()
+        self._asked: set[asyncio.Task[None]] = set()  # that are not done yet
         self.application = web.Application(middlewares=[self._guard])
         self.application.router.add_get("/socket", self._socket)
         for path in _FILES:
@@ -92,30 +93,32 @@ class Server:
         viewer = Viewer(socket, self._node, self._encoder, self._objects)
         self._viewers.add(viewer)
         self._node.watch(True)
-        reports = asyncio.create_task(self._report(viewer))
-        pictures = asyncio.create_task(viewer.send_pictures())
-        tasks = {reports, pictures}
+        shown = [
+            asyncio.create_task(self._report(viewer)),
+            asyncio.create_task(viewer.send_pictures()),
+        ]
         try:
             async for message in socket:
                 if message.type != WSMsgType.TEXT:
                     continue
-                if len(tasks) > _MOST_REQUESTS:
+                if len(self._asked) >= _MOST_REQUESTS:
                     await viewer.say("too much at once: the last request was not done")
                     continue
                 # Beside each other: everything takes its time, and pictures go on.
                 task = asyncio.create_task(self._take(viewer, message.data))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+                self._asked.add(task)
+                task.add_done_callback(self._asked.discard)
         finally:
-            for task in list(tasks):
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            for stream in shown:
+                stream.cancel()
+            await asyncio.gather(*shown, return_exceptions=True)
             self._viewers.discard(viewer)
             if not self._viewers:
                 self._node.watch(False)
         return socket
 
     async def _take(self, viewer: Viewer, text: str) -> None:
+        """Does what a viewer asks for, even if it has left by then."""
         try:
             await viewer.take(requests.parse(text))
         except (requests.BadRequest, Unanswered) as error:
@@ -130,5 +133,7 @@ class Server:
             await asyncio.sleep(_REPORT_SECONDS)
 
     async def _close(self, application: web.Application) -> None:
+        for request in self._asked:
+            request.cancel()
         for viewer in list(self._viewers):
             await viewer.close(WSCloseCode.GOING_AWAY)

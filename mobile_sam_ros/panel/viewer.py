@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
+from contextlib import suppress
 from itertools import count
 
 from aiohttp import web
@@ -81,12 +82,13 @@ class Viewer:
         self._changed.set()
 
     async def send(self, data: str | bytes) -> None:
-        """Sends a text or bytes, whole, whoever else sends."""
+        """Sends a text or bytes, whole, whoever else sends; nothing to a viewer who has left."""
         async with self._sending:
-            if isinstance(data, str):
-                await self._socket.send_str(data)
-            else:
-                await self._socket.send_bytes(data)
+            with suppress(ConnectionError):
+                if isinstance(data, str):
+                    await self._socket.send_str(data)
+                else:
+                    await self._socket.send_bytes(data)
 
     async def say(self, problem: str) -> None:
         """Tells the viewer why something was not done."""

@@ -96,5 +96,6 @@ def page(browser: Any, robot: Robot) -> Iterator[Any]:
     window.wait_for_function("picture !== null")
     yield window
     window.click("#clear")
+    window.wait_for_function("!picture.header.still && picture.header.objects.length === 0")
     context.close()
     assert not problems

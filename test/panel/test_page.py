@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import os
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -124,6 +126,33 @@ def test_without_viewers_nothing_is_listened_to(robot: Robot, browser: Any) -> N
     robot.peer.wait(listeners, "the panel listens")
     window.close()
     robot.peer.wait(lambda: not listeners(), "nobody listens any more")
+
+
+def test_what_was_asked_for_is_done_when_who_asked_has_left(robot: Robot) -> None:
+    """As when a tab is closed right after a click: request and goodbye arrive together."""
+    seen = robot.peer.listen("segments")
+    stays = Prompt(id="mug", box=[10.0, 10.0, 60.0, 60.0])
+    robot.peer.prompts.publish(PromptArray(mode=PromptArray.UNTIL_CLEARED, prompts=[stays]))
+    robot.peer.wait(lambda: seen and seen[-1].segments, "the object")
+    place = urlsplit(robot.address)
+    request = b'{"do": "clear"}'
+    with socket.create_connection(("127.0.0.1", place.port)) as connection:
+        connection.sendall(
+            f"GET /socket HTTP/1.1\r\nHost: {place.netloc}\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+        )
+        assert b" 101 " in connection.recv(4096)
+        # RFC 6455, section 5.2: a text, then a close, both masked with zeros.
+        text = bytes([0x81, 0x80 | len(request)]) + bytes(4) + request
+        connection.sendall(text + bytes([0x88, 0x80]) + bytes(4))
+
+    def is_silent() -> bool:  # without objects, the node has nothing to say of an image
+        before = len(seen)
+        robot.peer.spin_for(1.5)
+        return len(seen) == before
+
+    robot.peer.wait(is_silent, "no object any more", 15.0)
 
 
 def test_a_box_is_dragged(page: Any, robot: Robot, truths: list[Image]) -> None:
