@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +21,12 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
 from mobile_sam.scenes import MovingScene
 from mobile_sam_ros.bags.definitions import add_type
+from mobile_sam_ros.conversions import image_message
 from mobile_sam_ros.demo import run
 from mobile_sam_ros.demo.boxes import label_boxes, labels_from_image
 from mobile_sam_ros.demo.monitor import Monitor
@@ -130,6 +135,36 @@ def test_the_bag_explains_its_types_and_offers_its_qos(bag: Path) -> None:
         images = next(c for c in reader.connections if c.topic == IMAGE)
     assert {"sensor_msgs/msg/Image", "vision_msgs/msg/BoundingBox2D"} <= set(types)
     assert images.ext.offered_qos_profiles[0].reliability.name == "RELIABLE"
+
+
+def test_a_full_disk_ends_the_recorder_with_a_word_and_keeps_what_there_is(
+    tmp_path: Path, ros: None
+) -> None:
+    limit = 3 << 20
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        recorder = subprocess.Popen(
+            [sys.executable, "-m", "mobile_sam_ros.demo.recorder"]
+            + run.ros_arguments(bag=tmp_path / "b"),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            # As if there were no more room on the disk.
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        )
+    node = rclpy.create_node("camera")
+    publisher = node.create_publisher(Image, IMAGE, 10)
+    noise = np.random.default_rng(1).integers(0, 256, (480, 640, 3), np.uint8)
+    message = image_message(noise, "rgb8", Header())
+    end = time.monotonic() + 60
+    while recorder.poll() is None and time.monotonic() < end:
+        publisher.publish(message)
+        time.sleep(0.05)
+    recorder.kill()
+    node.destroy_node()
+    said = log.read_text()
+    assert recorder.wait() == 1 and len(said.splitlines()) == 1
+    assert "not complete" in said and "File too large" in said
+    assert (tmp_path / "b/b.mcap").stat().st_size > limit - (2 << 20)
 
 
 def test_our_own_types_are_defined_with_the_hash_that_ros_has(ros: None) -> None:

@@ -91,7 +91,8 @@ class Journal:
                     f"is {now or 'not set'}: go on as it was begun, or begin anew with --restart"
                 )
         rows = list(known.items())
-        self._database.executemany("INSERT OR IGNORE INTO settings VALUES (?, ?)", rows)
+        with self._transaction():
+            self._database.executemany("INSERT OR IGNORE INTO settings VALUES (?, ?)", rows)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

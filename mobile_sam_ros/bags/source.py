@@ -15,7 +15,7 @@ from mobile_sam_ros.bags.definitions import add_type
 from mobile_sam_ros.conversions import BadMessage
 
 _RECOVER = (
-    "if its recorder was killed, `ros2 bag reindex` (sqlite3) or `mcap recover` may repair it"
+    "`mcap recover` finds what can be read, `ros2 bag reindex` (sqlite3) mends the index"
 )
 _SUFFIXES = (".mcap", ".db3", ".zstd")
 _IDL_SEPARATOR = "=" * 80 + "\n"
@@ -169,7 +169,7 @@ class SourceBag:
             except Exception as error:  # each storage has errors of its own
                 raise BagError(
                     f"{self.path}: damaged after {(last - self.start) / 1e9:.3f} s: "
-                    f"{error or type(error).__name__}"
+                    f"{error or type(error).__name__}; {_RECOVER}"
                 ) from error
             yield connection, last, data
 

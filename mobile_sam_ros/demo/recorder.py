@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import time_ns
 from typing import TYPE_CHECKING, Any
@@ -76,10 +77,14 @@ def offered_qos(profile: QoSProfile) -> Qos:
 
 
 class RecorderNode(DemoNode):
-    """Subscribes to whatever is published and writes it down."""
+    """Subscribes to whatever is published and writes it down.
+
+    failure: why nothing more can be written, as on a full disk; None: it can.
+    """
 
     def __init__(self) -> None:
         super().__init__("recorder")
+        self.failure: OSError | None = None
         bag = self.parameter("bag", "bag", "Folder of the bag; it must not exist yet.")
         self._written = 0
         self._store = get_typestore(Stores.EMPTY)
@@ -125,17 +130,34 @@ class RecorderNode(DemoNode):
         self.create_subscription(message_type, topic, callback, matching_qos(publishers), raw=True)
 
     def _write(self, connection: Connection, data: bytes, received: int) -> None:
-        self._writer.write(connection, received, data)
-        self._written += 1
+        if self.failure is not None:
+            return
+        try:
+            self._writer.write(connection, received, data)
+            self._written += 1
+        except OSError as error:
+            self.failure = error
+            self.done.set_result(None)
 
     def close(self, executor: SingleThreadedExecutor) -> None:
-        """Writes what has arrived and completes the bag."""
+        """Writes what has arrived and completes the bag.
+
+        Raises:
+            OSError: it cannot be completed; `mcap recover` finds what was written until then.
+        """
         self._discovery.cancel()
         before = -1
         while before < self._written:
             before = self._written
             executor.spin_once(timeout_sec=0.2)
-        self._writer.close()
+        try:
+            if self.failure is not None:
+                raise self.failure
+            self._writer.close()
+        except OSError:
+            with suppress(OSError):  # of what its buffer still has
+                self._writer.abort()
+            raise
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -153,8 +175,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: node.done.set_result(None))
     while not node.done.done():
         executor.spin_once(timeout_sec=0.2)
-    node.close(executor)
-    rclpy.try_shutdown()
+    try:
+        node.close(executor)
+    except OSError as error:
+        print(f"recorder: the bag is not complete (mcap recover): {error}", file=sys.stderr)
+        return 1
+    finally:
+        rclpy.try_shutdown()
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -121,6 +122,29 @@ def test_killed_without_ros_it_goes_on_with_the_same_bytes(
     assert len(encoded) == 2 * IMAGES - before
     assert files(resumed) == files(whole)
     assert not resumed.with_name("new.partial").exists()
+
+
+@pytest.mark.parametrize(("room", "is_writing"), [(90_000, False), (300_000, True)])
+def test_a_full_disk_is_said_and_it_goes_on_with_the_same_bytes(
+    bag: Path, tmp_path: Path, room: int, is_writing: bool
+) -> None:
+    """Full while the journal is filled, and while the new bag is written."""
+    whole, resumed = tmp_path / "one/new", tmp_path / "two/new"
+    for path in (whole, resumed):
+        path.parent.mkdir()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    try:
+        process = start(bag, resumed, *DETECTIONS, "--compression", "none")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in said, said
+    assert "segmenting:" in said and ("writing:" in said) is is_writing
+    assert re.search("too large|disk|full", said.splitlines()[-1]), said
+    assert not resumed.exists()
+    assert segment(bag, resumed, *DETECTIONS, "--compression", "none") == 0
+    assert segment(bag, whole, *DETECTIONS, "--compression", "none") == 0
+    assert files(resumed) == files(whole)
 
 
 def stop_after(done: int, monkeypatch: pytest.MonkeyPatch, number: int = signal.SIGINT) -> None:
