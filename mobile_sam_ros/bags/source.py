@@ -14,9 +14,7 @@ from rosbags.typesys.store import Typestore
 from mobile_sam_ros.bags.definitions import add_type
 from mobile_sam_ros.conversions import BadMessage
 
-_RECOVER = (
-    "`mcap recover` finds what can be read, `ros2 bag reindex` (sqlite3) mends the index"
-)
+_RECOVER = "`mcap recover` finds what can be read, `ros2 bag reindex` (sqlite3) mends the index"
 _SUFFIXES = (".mcap", ".db3", ".zstd")
 _IDL_SEPARATOR = "=" * 80 + "\n"
 

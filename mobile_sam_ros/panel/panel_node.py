@@ -203,7 +203,8 @@ class PanelNode(Node):
 
     def knows(self, picture: Picture) -> bool:
         """Whether the node still has the picture's image, so that prompts can be about it."""
-        return self._frames.newer_than(picture.stamp) < Parameters.frame_buffer
+        was_heard = self._frames.find(picture.stamp, 0) is not None
+        return was_heard and self._frames.newer_than(picture.stamp) < Parameters.frame_buffer
 
     async def segment(self, picture: Picture, prompt: Prompt, track: bool) -> Picture:
         """Returns a picture with what a prompt shows in it, beside what was in it before.

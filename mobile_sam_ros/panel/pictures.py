@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,7 +35,9 @@ _STATES = {
 _JPEG_QUALITY = 80
 _MOST_COLOURS = 1000
 _OUTLINE = (255, 255, 255, 255)
-_numbers = count(1)
+# From anywhere, within what JavaScript's numbers hold: to a page that was open before the panel was
+# started anew, none of its pictures may be one of those.
+_numbers = count(secrets.randbelow(2**52) + 1)
 
 
 class Colours:

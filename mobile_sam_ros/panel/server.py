@@ -88,7 +88,11 @@ class Server:
     async def _socket(self, request: web.Request) -> web.StreamResponse:
         if len(self._viewers) >= _MOST_VIEWERS:
             return web.Response(status=503, text=f"{_MOST_VIEWERS} viewers look already.\n")
-        socket = web.WebSocketResponse(max_msg_size=_LONGEST_MESSAGE, heartbeat=_ALIVE_SECONDS)
+        socket = web.WebSocketResponse(
+            max_msg_size=_LONGEST_MESSAGE,
+            heartbeat=_ALIVE_SECONDS,
+            compress=False,  # pictures are JPEG and PNG
+        )
         await socket.prepare(request)
         viewer = Viewer(socket, self._node, self._encoder, self._objects)
         self._viewers.add(viewer)
@@ -112,6 +116,7 @@ class Server:
             for stream in shown:
                 stream.cancel()
             await asyncio.gather(*shown, return_exceptions=True)
+            viewer.leave()
             self._viewers.discard(viewer)
             if not self._viewers:
                 self._node.watch(False)

@@ -22,13 +22,18 @@ _MODES = {
     requests.ONCE: PromptArray.ONCE,
 }
 _REMEMBERED = 8  # pictures that a viewer may still click on when newer ones are on their way
+_LEFT = 4  # pictures of viewers whose connection has ended, and who may come again
 _MOST_OBJECTS = 1000
 
 
 class Objects:
-    """What all viewers share: how objects are named, and where they were shown."""
+    """What all viewers share: how objects are named, and where they were shown.
+
+    left: what those who have left were shown last.
+    """
 
     def __init__(self) -> None:
+        self.left: deque[Picture] = deque(maxlen=_LEFT)
         self._numbers = count(1)
         self._points: dict[str, tuple[int, list[PromptPoint]]] = {}
 
@@ -94,6 +99,10 @@ class Viewer:
         """Tells the viewer why something was not done."""
         await self.send(json.dumps({"problem": problem}))
 
+    def leave(self) -> None:
+        """The connection has ended. A page that is paused comes again, with the same picture."""
+        self._objects.left.extend(list(self._shown)[-1:])
+
     async def close(self, code: int) -> None:
         """Ends the connection."""
         await self._socket.close(code=code)
@@ -145,7 +154,7 @@ class Viewer:
                 await self._show(await self._node.everything(self._picture(request.number)))
 
     def _picture(self, number: int) -> Picture:
-        for picture in self._shown:
+        for picture in (*self._shown, *self._objects.left):
             if picture.number == number:
                 return picture
         raise requests.BadRequest(f"number is {number}, a picture that is gone")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from graph import pixels
 from mobile_sam_ros.msg import Prompt, PromptArray
-from robot import Robot
+from robot import Robot, panel
 from sensor_msgs.msg import Image
 
 from mobile_sam.segments import inner_points
@@ -153,6 +153,30 @@ def test_what_was_asked_for_is_done_when_who_asked_has_left(robot: Robot) -> Non
         return len(seen) == before
 
     robot.peer.wait(is_silent, "no object any more", 15.0)
+
+
+def test_a_page_outlives_its_connection_and_the_panel(
+    page: Any, browser: Any, robot: Robot, truths: list[Image], tmp_path: Path
+) -> None:
+    """What is paused can still be clicked on; a panel that was started anew goes on."""
+    labels = paused_truth(page, robot, truths)
+    wanted = largest(labels)
+    ((x, y),) = inner_points(labels == wanted, 1).tolist()
+    page.evaluate("socket.close()")
+    page.wait_for_function("document.getElementById('status').innerText.includes('trying again')")
+    page.wait_for_function("document.getElementById('status').className === 'well'")
+    click(page, x, y)
+    page.wait_for_function("picture.header.still && picture.header.objects.length === 1")
+    mask, _ = painted(page)
+    assert mask_iou(mask, labels == wanted) > 0.75
+    window = browser.new_page(bypass_csp=True)
+    with panel(tmp_path, robot.node.domain) as address:
+        window.goto(address)
+        window.wait_for_function("picture !== null")
+    number = window.evaluate("picture.header.number")
+    with panel(tmp_path, robot.node.domain, port=urlsplit(address).port):
+        window.wait_for_function(f"Math.abs(picture.header.number - {number}) > 1e6")
+    window.close()
 
 
 def test_a_box_is_dragged(page: Any, robot: Robot, truths: list[Image]) -> None:

@@ -14,6 +14,7 @@ let selected = null; // id of an object, whose clicks correct it
 let paused = false;
 let stepping = false; // waits for one picture, paused
 let asked = false; // for a picture that has not come yet
+let again = false; // connected: the panel may be another one, which counts from elsewhere
 let drag = null; // {from, to} in pixels of the image
 const reports = [];
 
@@ -23,7 +24,7 @@ function connect() {
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
   socket = new WebSocket(`${scheme}//${location.host}/socket`);
   socket.binaryType = "arraybuffer";
-  socket.onopen = () => { asked = false; askNext(); };
+  socket.onopen = () => { asked = false; again = true; askNext(); };
   socket.onmessage = (event) => {
     if (typeof event.data === "string") takeReport(JSON.parse(event.data));
     else takePicture(event.data);
@@ -42,7 +43,7 @@ function send(request) {
 function askNext() {
   if (asked) return;
   asked = true;
-  send({do: "next", after: picture ? picture.header.number : 0});
+  send({do: "next", after: picture && !again ? picture.header.number : 0});
 }
 
 async function takePicture(data) {
@@ -59,8 +60,8 @@ async function takePicture(data) {
   else asked = false;
   // One of the stream that was on its way when it was paused is not shown.
   const wanted = header.still || !paused || stepping;
-  if (wanted && (!picture || header.number > picture.header.number)) {
-    stepping = false;
+  if (wanted && (!picture || again || header.number > picture.header.number)) {
+    stepping = again = false;
     picture = {header, image, painted};
     draw();
     listObjects();
