@@ -33,6 +33,7 @@ ARGUMENTS = {
         "YAML file of the node's parameters; arguments that are given come before it.",
     ),
     "log_level": ("info", "Severity from which the node logs."),
+    "respawn": ("false", "Start the node again, 2 s later, whenever it ends by itself."),
     "rviz": ("false", "Show images, overlay, labels, points and 3-D boxes in RViz."),
     "fixed_frame": ("camera", "Fixed frame of RViz: the images' frame_id, or one that TF knows."),
     "panel": ("false", "Serve the web page on which objects are shown by clicking."),
@@ -41,6 +42,7 @@ ARGUMENTS = {
     "record": ("false", "Record all inputs and outputs into a bag (MCAP)."),
     "bag": ("", "Folder of the bag, which must not be there yet; empty: named by the time."),
 }
+SECONDS_TO_RESPAWN = 2.0
 SECONDS_TO_CLOSE = "30"  # for a bag, whose last chunks may still have to go to a slow disk
 
 
@@ -96,6 +98,8 @@ def start(context: LaunchContext) -> list[Action]:
             ros_arguments=["--log-level", given["log_level"]],
             output="screen",
             emulate_tty=True,
+            respawn=typed(given, "respawn", bool),
+            respawn_delay=SECONDS_TO_RESPAWN,
         )
     ]
     if typed(given, "rviz", bool):

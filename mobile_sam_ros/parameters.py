@@ -175,6 +175,12 @@ class Parameters:
         "Seconds without an image after which the likely cause is said, once; 0: never.",
         limits=(0.0, 3600.0),
     )
+    hang_timeout: float = _parameter(
+        0.0,
+        "Seconds without any Python running after which the process ends, to be started again; "
+        "0: never. Of several cameras in one process, the shortest counts.",
+        limits=(0.0, 3600.0),
+    )
 
 
 def _fields() -> dict[str, dataclasses.Field[Any]]:

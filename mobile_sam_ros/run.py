@@ -18,6 +18,7 @@ from mobile_sam_ros.executor import SteadyExecutor
 from mobile_sam_ros.models import Models
 from mobile_sam_ros.sam_node import NAME, SamNode
 from mobile_sam_ros.segmentation import Job
+from mobile_sam_ros.watchdog import Watchdog
 from mobile_sam_ros.worker import Worker
 
 
@@ -55,6 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the node until it is told to end, and ends the process with the exit status."""
     interrupt_once()
     nodes: list[SamNode] = []
+    watchdog = Watchdog(
+        lambda: min(
+            (node.values.hang_timeout for node in nodes if node.values.hang_timeout), default=0.0
+        )
+    )
     status = 0
     try:
         options = parse(remove_ros_args(sys.argv if arguments is None else arguments)[1:])
@@ -75,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (ValueError, rclpy.exceptions.ParameterException) as error:
         print(f"sam_node: {error}", file=sys.stderr)
         status = 1
+    watchdog.stop()
     for node in nodes:
         node.close()
     end_process(nodes, status)

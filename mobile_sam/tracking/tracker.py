@@ -61,7 +61,7 @@ _ALIKE = "alike"  # before the numbers of lookalikes in a state
 _LOOK_EVERY = 10  # images, for lookalikes
 _LOOKALIKES = 8  # that are followed, at most
 _LEAST_SIMILARITY_ALIKE = 0.5
-_LARGER_ALIKE = 8
+_SMALLER_ALIKE, _LARGER_ALIKE = 0.25, 8  # than the object
 _WHOLE_AREA = 0.8  # of its usual area, from which on no part of an object is missing
 
 
@@ -269,9 +269,12 @@ class Tracker:
         if not places:
             return
         found = self._predictor.decode(embedding, [prompt for _, prompt in places])
+        objects = np.any(list(masks.values()), axis=0)
         for number, ((track, _), mask) in enumerate(zip(places, found.masks, strict=True)):
+            mask = mask & ~objects  # where an object lies on it, SAM may have taken both for one
+            area = np.count_nonzero(mask)
             if (
-                LEAST_AREA <= np.count_nonzero(mask) < _LARGER_ALIKE * track.area
+                max(LEAST_AREA, _SMALLER_ALIKE * track.area) <= area < _LARGER_ALIKE * track.area
                 and similarity(histogram(view.codes[mask]), track.colours.own)
                 >= _LEAST_SIMILARITY_ALIKE
                 and not _is_any_of(mask, self._all())
