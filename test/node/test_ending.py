@@ -1,10 +1,17 @@
-"""The end of a process, also when DDS does not let go of it."""
+"""The end of a process, also when DDS or the model does not let go of it."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import time
+from pathlib import Path
+
+from failing_node import HANGING
+from faults import cornered, live
+from graph import box_detection, detections
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
 
 PROGRAM = """
 import ctypes
@@ -40,3 +47,21 @@ def test_ends_where_dds_does_not_return() -> None:
     assert done.returncode == 1 and seconds < 20
     assert done.stdout == "leaving\n"
     assert "destroy_node" in done.stderr, "where it was stuck"
+
+
+def test_a_process_that_hangs_ends_and_says_where(tmp_path: Path) -> None:
+    """As one did in Fast DDS: with the interpreter's lock, so that nothing else runs."""
+    with live(tmp_path / "log", "failing_node.py") as at:
+        changed = Parameter("hang_timeout", value=2.0).to_parameter_msg()
+        answer = at.graph.call(
+            SetParameters, "/sam/set_parameters", SetParameters.Request(parameters=[changed])
+        )
+        assert answer.results[0].successful
+        at.go_on(4.0)  # it does not end while it works
+        stamp = time.time_ns()
+        at.graph.images.publish(cornered(HANGING)(0, stamp))
+        at.graph.detections.publish(detections(stamp, box_detection(at.box, "any")))
+        begin = time.monotonic()
+        assert at.node.process.wait(20) == 1
+        assert 1.0 < time.monotonic() - begin < 10.0
+        assert "in encode" in at.node.log.read_text()

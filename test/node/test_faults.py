@@ -4,21 +4,15 @@ it is well again."""
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from threading import Event
 
 import faults
 import pytest
-from failing_node import HANGING
 from faults import Fault, Live, live
-from graph import box_detection, detections
 from mobile_sam_ros.msg import Prompt
-from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 
 from mobile_sam_ros.executor import SteadyExecutor
 from mobile_sam_ros.frames import Waiting
@@ -36,24 +30,6 @@ def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 @pytest.mark.parametrize("fault", faults.FAST, ids=lambda fault: fault.__name__)
 def test_a_fault_is_said_and_over(fault: Fault, at: Live) -> None:
     fault(at)
-
-
-def test_a_process_that_hangs_ends_and_says_where(tmp_path: Path) -> None:
-    """As one did in Fast DDS: with the interpreter's lock, so that nothing else runs."""
-    with live(tmp_path / "log", "failing_node.py") as at:
-        changed = Parameter("hang_timeout", value=2.0).to_parameter_msg()
-        answer = at.graph.call(
-            SetParameters, "/sam/set_parameters", SetParameters.Request(parameters=[changed])
-        )
-        assert answer.results[0].successful
-        at.go_on(4.0)  # it does not end while it works
-        stamp = time.time_ns()
-        at.graph.images.publish(faults.cornered(HANGING)(0, stamp))
-        at.graph.detections.publish(detections(stamp, box_detection(at.box, "any")))
-        begin = time.monotonic()
-        assert at.node.process.wait(20) == 1
-        assert 1.0 < time.monotonic() - begin < 10.0
-        assert "in encode" in at.node.log.read_text()
 
 
 def test_a_callback_that_raises_loses_its_message() -> None:
