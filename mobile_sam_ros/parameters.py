@@ -178,7 +178,7 @@ class Parameters:
     hang_timeout: float = _parameter(
         0.0,
         "Seconds without any Python running after which the process ends, to be started again; "
-        "0: never. Of several cameras in one process, the shortest counts.",
+        "0: never; else 1 at least. Of several cameras in one process, the shortest counts.",
         limits=(0.0, 3600.0),
     )
 

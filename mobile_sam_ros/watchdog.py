@@ -11,7 +11,8 @@ import faulthandler
 from collections.abc import Callable
 from threading import Event, Lock, Thread
 
-_LONGEST_PAUSE = 1.0  # seconds between two signs of life
+_SHORTEST = 1.0  # seconds; for less, the lock is held now and then by what is well
+_PAUSE = _SHORTEST / 4  # between two signs of life
 
 
 class Watchdog:
@@ -22,23 +23,21 @@ class Watchdog:
 
         Args:
             timeout: returns the seconds without a sign of life after which the process ends, with
-                status 1 and where it was stuck; 0: never.
+                status 1 and where it was stuck; what is less than 1 counts as 1; 0: never.
         """
         self._timeout = timeout
         self._is_over, self._lock = Event(), Lock()
         Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def _watch(self) -> None:
-        pause = 0.0
-        while not self._is_over.wait(pause):
+        while not self._is_over.wait(_PAUSE):
             seconds = self._timeout()
-            pause = min(seconds / 4, _LONGEST_PAUSE) or _LONGEST_PAUSE
             with self._lock:
                 if self._is_over.is_set():
                     return
                 # It is faulthandler's own thread that ends the process: it needs no lock.
                 if seconds > 0:
-                    faulthandler.dump_traceback_later(seconds, exit=True)
+                    faulthandler.dump_traceback_later(max(seconds, _SHORTEST), exit=True)
                 else:
                     faulthandler.cancel_dump_traceback_later()
 

@@ -157,6 +157,22 @@ def test_the_node_starts_and_ends_with_control_c() -> None:
         assert "process has finished cleanly" in rest
 
 
+def test_a_node_that_ends_by_itself_starts_again_and_not_after_control_c() -> None:
+    given = ("respawn:=true", "autostart:=false", "device:=cpu")
+    with launched("sam.launch.py", *given, ROS_DOMAIN_ID=str(free_domain())) as process:
+        pids = []
+        for _ in range(2):
+            said = said_until(process, "process started with pid")
+            pids.append(int(re.findall(r"pid \[(\d+)\]", said)[-1]))
+            if len(pids) == 1:
+                os.kill(pids[0], signal.SIGKILL)
+        assert pids[0] != pids[1]
+        time.sleep(3)  # into its work: while Python imports, it ends as any program does
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=20)
+        assert "process started" not in rest
+
+
 def test_the_demo_segments() -> None:
     """Its camera and detector besides, with an argument of the node's."""
     domain = free_domain()

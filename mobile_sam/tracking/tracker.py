@@ -269,9 +269,9 @@ class Tracker:
         if not places:
             return
         found = self._predictor.decode(embedding, [prompt for _, prompt in places])
-        objects = np.any(list(masks.values()), axis=0)
+        followed = np.any(list(masks.values()), axis=0)
         for number, ((track, _), mask) in enumerate(zip(places, found.masks, strict=True)):
-            mask = mask & ~objects  # where an object lies on it, SAM may have taken both for one
+            mask = mask & ~followed  # where an object lies on it, SAM may take both for one
             area = np.count_nonzero(mask)
             if (
                 max(LEAST_AREA, _SMALLER_ALIKE * track.area) <= area < _LARGER_ALIKE * track.area

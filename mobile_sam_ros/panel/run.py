@@ -20,6 +20,7 @@ from mobile_sam_ros.executor import SteadyExecutor
 from mobile_sam_ros.panel.access import Access
 from mobile_sam_ros.panel.panel_node import PanelNode
 from mobile_sam_ros.panel.server import Server
+from mobile_sam_ros.throttle import Throttle
 
 
 def address(host: str, port: int, token: str) -> str:
@@ -59,7 +60,7 @@ async def serve(arguments: Sequence[str] | None, nodes: list[PanelNode]) -> None
     await web.TCPSite(runner, settings.host, settings.port).start()
     port = runner.addresses[0][1]
     node.get_logger().info(f"open {address(settings.host, port, access.token)}")
-    executor = SteadyExecutor(node.get_logger().error)
+    executor = SteadyExecutor(Throttle(node.get_logger().error))
     executor.add_node(node)
     over = Event()
 

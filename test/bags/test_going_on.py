@@ -132,11 +132,12 @@ def test_a_full_disk_is_said_and_it_goes_on_with_the_same_bytes(
     whole, resumed = tmp_path / "one/new", tmp_path / "two/new"
     for path in (whole, resumed):
         path.parent.mkdir()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
     try:
         process = start(bag, resumed, *DETECTIONS, "--compression", "none")
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1 and "Traceback" not in said, said
     assert "segmenting:" in said and ("writing:" in said) is is_writing

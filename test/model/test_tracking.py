@@ -151,6 +151,17 @@ def test_what_is_hidden_is_not_taken_for_its_twin(predictor: Predictor) -> None:
     assert list(watched.tracker.boxes) == ["a"] and len(watched.tracker) == 1
 
 
+def test_what_lies_on_a_thing_of_its_colour_leaves_that_behind(predictor: Predictor) -> None:
+    """A bar on something larger, as blue as itself, when it is clicked."""
+    scene, watched = MovingScene(102, SIZE, 4), Watched(predictor)
+    first = scene.frame(0)
+    watched.start(first.image, {"bar": click(first.labels == 2)})
+    for index in range(1, 32):
+        frame = scene.frame(index)
+        mask = watched.step(frame.image)["bar"]
+    assert mask_iou(mask, frame.labels == 2) > 0.8
+
+
 def test_a_lookalike_that_is_shown_is_an_object_like_others(predictor: Predictor) -> None:
     watched = Watched(predictor)
     watched.start(twins(0, False), {"a": Prompt(points=[(70, 120)])})
