@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,11 @@ from mobile_sam.modeling import PointLabel, Sam
 from mobile_sam.modeling.sam import PIXEL_MEAN, PIXEL_STD
 from mobile_sam.postprocess import linear_weights
 
+if TYPE_CHECKING:
+    import onnx
+
 OPSET = 18
+_BEFORE_NORM = 2.0**-5
 ENCODER_FILE = "encoder.onnx"
 DECODER_FILE = "decoder.onnx"
 
@@ -145,6 +150,7 @@ def export_onnx(sam: Sam, directory: Path, weights: str) -> list[Path]:
         )
         assert program is not None
         model = program.model_proto
+        _keep_squares_small(model.graph)
         for key, value in (
             ("weights", weights),
             ("config", config.to_json()),
@@ -155,3 +161,26 @@ def export_onnx(sam: Sam, directory: Path, weights: str) -> list[Path]:
             model.metadata_props.add(key=key, value=value)
         onnx.save(model, directory / file)
     return [directory / ENCODER_FILE, directory / DECODER_FILE]
+
+
+def _keep_squares_small(graph: onnx.GraphProto) -> None:
+    """Divides what every layer norm is given, and its epsilon to match: the result is the same.
+
+    Some of what MobileSAM's encoder norms is beyond 500, whose square no fp16 can hold. A runtime
+    that takes the squares of a norm in fp16 would return nothing but zeros.
+    """
+    from onnx import helper
+
+    factor = "before_norm"
+    graph.initializer.append(helper.make_tensor(factor, 1, [], [_BEFORE_NORM]))
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "LayerNormalization":
+            smaller = f"{node.input[0]}_before_{node.name}"
+            nodes.append(helper.make_node("Mul", [node.input[0], factor], [smaller]))
+            node.input[0] = smaller
+            epsilon = next(a for a in node.attribute if a.name == "epsilon")
+            epsilon.f *= _BEFORE_NORM**2
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
