@@ -4,8 +4,8 @@
 
 fp16 ends at 65504, bf16 has 8 bits of precision. For every block: the largest value in fp32, and
 how far it is off when everything up to there is computed in half precision, as the root of the
-mean square in shares of the values' own. With the official weights, and upstream's package there, of
-its code as well. Runs on the CPU as well as on a GPU.
+mean square in shares of the values' own. With the official weights, and upstream's package there,
+of its code as well. Runs on the CPU as well as on a GPU.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What the weights make of real pictures, drawn as they are: photographs, and people followed.
 
-    pip download --no-deps scikit-image && unzip -j scikit_image-*.whl 'skimage/data/*' -d photographs
+    pip download --no-deps scikit-image
+    unzip -j scikit_image-*.whl 'skimage/data/*' -d photographs
     python3 benchmarks/real_pictures.py photographs \\
         --video /usr/share/doc/opencv-doc/examples/data/vtest.avi --output docs
 
@@ -21,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobile_sam.overlay import label_image, overlay_image
-from mobile_sam_ros.demo.strip import picture_strip
 from mobile_sam.predictor import Predictor
 from mobile_sam.prompts import Prompt
 from mobile_sam.tracking import Tracker
+from mobile_sam_ros.demo.strip import picture_strip
 
 _HEIGHT = 300  # pixels of a drawn picture
 _WEIGHTS = ("mobile_sam", "demo")
