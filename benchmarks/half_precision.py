@@ -29,6 +29,8 @@ from torch import Tensor, nn
 from mobile_sam.benchmark import machine
 from mobile_sam.checkpoints import WEIGHTS, load_sam
 from mobile_sam.modeling.sam import normalised
+from mobile_sam.pictures import first_image
+from mobile_sam.predictor import scaled_size
 from mobile_sam.scenes import MovingScene
 
 
@@ -98,14 +100,10 @@ def measure(
     return layers
 
 
-def read(path: Path, side: int) -> NDArray[np.uint8]:
-    """Returns a picture as uint8 RGB, its longer side `side`."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise SystemExit(f"{path}: not an image that can be read")
-    scale = side / max(image.shape[:2])
-    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
-    return cv2.cvtColor(cv2.resize(image, size), cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+def scaled(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Returns a picture with a longer side of `side` pixels."""
+    height, width = scaled_size(image.shape[:2], side)
+    return cv2.resize(image, (width, height)).astype(np.uint8, copy=False)
 
 
 def main() -> int:
@@ -120,7 +118,7 @@ def main() -> int:
     options = parser.parse_args()
     sam = load_sam(options.weights, options.device)
     side = sam.config.image_size
-    images = [read(path, side) for path in options.pictures]
+    images = [scaled(first_image(path), side) for path in options.pictures]
     images = images or [MovingScene(7, (side, side), 6).frame(0).image]
     inputs = [
         normalised(torch.from_numpy(i).permute(2, 0, 1)[None].to(options.device), (side, side))

