@@ -43,6 +43,7 @@ class Colours:
     Attributes:
         own, around: float64 (4096,), how often each occurs in it and around it.
         table: float32 (4096,), see `likelihood`; `tell_apart` makes it.
+        usual: the mean likelihood of its own colours, which is low where others have them as well.
     """
 
     def __init__(self, codes: NDArray[np.int32], mask: NDArray[np.bool_]) -> None:
@@ -50,6 +51,7 @@ class Colours:
         self.own = histogram(codes[mask])
         self.around = histogram(codes[~mask])
         self.table: NDArray[np.float32]
+        self.usual: float
         tell_apart([self])
 
     @classmethod
@@ -86,6 +88,7 @@ def tell_apart(objects: Sequence[Colours]) -> None:
         own, around = _smooth(np.stack([colours.own, around]))
         table = (own + _NEVER_SEEN) / (own + around + 2 * _NEVER_SEEN)
         colours.table = table.astype(np.float32)
+        colours.usual = float(colours.own @ table)
 
 
 def _smooth(histograms: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -153,6 +156,14 @@ class Template:
         image = cv2.warpAffine(self.image, place, size, borderMode=cv2.BORDER_REPLICATE)
         mask = cv2.warpAffine(self.mask.astype(np.uint8) * 255, place, size) > 127
         return Template(image.astype(np.uint8, copy=False), mask, int(low[0]), int(low[1]))
+
+    def bent(self, places: NDArray[np.float32]) -> Template:
+        """Returns it with each pixel taken from another place of it: x, y, float32 (h, w, 2)."""
+        image = cv2.remap(
+            self.image, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        mask = cv2.remap(self.mask.astype(np.uint8) * 255, places, None, cv2.INTER_LINEAR) > 127
+        return Template(image.astype(np.uint8, copy=False), mask, self.x, self.y)
 
     def within(self, motion: Motion) -> Motion:
         """Returns a motion in pixels of this template as one in pixels of the image."""

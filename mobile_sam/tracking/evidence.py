@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobile_sam.tracking.appearance import Colours, Template, colour_codes
-from mobile_sam.tracking.motion import Motion, compose, follow, shift
+from mobile_sam.tracking.motion import Motion, bend, compose, follow, shift
 
 LEAST_AREA = 20  # pixels, for an object to be there
 _NOISE = 16.0  # levels that a pixel of the object may differ from its template
@@ -21,6 +21,7 @@ _NEAR, _FAR = -0.5, -1.0
 _REACH = 6  # pixels beside what is seen where more of it may be
 _DRIFT = 8  # pixels beside the template where its colours are looked for
 _BETTER = 0.02
+_STIFF = 0.95  # of the template, from which on it moved like a similarity
 _SEARCH_SHARE = 0.3  # of a window of the object's size that has to have its colours
 _PIECES = 3  # with its colours that may be lookalikes, at once
 _FOUND_SHARE = 0.25  # of its area that has to be in one piece
@@ -60,7 +61,7 @@ class Evidence:
         seen: bool (h, w), what can be seen of it.
         share: of the template that is seen.
         field: float32 (h, w), -1 to 1: whether a mask gains or loses by a pixel.
-        difference: levels that the object's pixels differ from the template, on average.
+        difference: levels that what is seen differs from the template, on average.
     """
 
     template: Template
@@ -99,7 +100,17 @@ def predict(
         found = _compare(moved, option, colours, area, noise, view)
         if best is None or found.share > best.share + _BETTER:
             best = found
-    return best
+    if best is None or best.share >= _STIFF:
+        return best
+    before = cv2.cvtColor(best.template.image, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
+    places = bend(before, view.grey[best.template.window])
+    if places is None:
+        return best
+    bent = best.template.bent(places)
+    if np.count_nonzero(bent.mask) < LEAST_AREA:
+        return best
+    found = _compare(bent, best.motion, colours, area, noise, view)
+    return found if found.share > best.share + _BETTER else best
 
 
 def _corrections(
@@ -124,12 +135,12 @@ def _middle(weight: NDArray) -> tuple[float, float]:
 
 
 def _compare(
-    moved: Template, motion: Motion, colours: Colours, area: float, noise: float, view: View
+    moved: Template, motion: Motion | None, colours: Colours, area: float, noise: float, view: View
 ) -> Evidence:
     mask = moved.mask
     difference = cv2.blur(cv2.absdiff(view.image[moved.window], moved.image), (5, 5)).mean(axis=2)
     likelihood = colours.likelihood(view.codes[moved.window])
-    alike = (difference < max(_NOISE, 3 * noise)) | (likelihood > _OWN)
+    alike = (difference < max(_NOISE, 3 * noise)) | (likelihood > min(_OWN, colours.usual))
     seen = mask & alike & (likelihood > _STRANGE)
     seen = cv2.morphologyEx(seen.astype(np.uint8), cv2.MORPH_OPEN, _CROSS) > 0
     may_grow = np.count_nonzero(mask) < _GROWN * area
@@ -143,7 +154,7 @@ def _compare(
         seen,
         np.count_nonzero(seen) / np.count_nonzero(mask),
         np.where(mask, np.where(seen, 1, -1), beside).astype(np.float32),
-        float(difference[mask].mean()),
+        float(difference[seen].mean()) if seen.any() else noise,
     )
 
 

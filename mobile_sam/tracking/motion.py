@@ -22,6 +22,8 @@ _LEVELS = 2
 _THERE_AND_BACK = 1.0  # pixels that a point may be off after it was followed back
 _OFF = 1.5  # pixels that a point may be off the motion that most agree upon
 _LEAST_POINTS = 4
+_DENSE = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+_LEAST_DENSE = 16  # pixels a side
 _SCALE = 1.25  # that an object may grow or shrink from one image to the next
 
 
@@ -97,6 +99,26 @@ def follow(
         return None
     scale = math.hypot(motion[0, 0], motion[1, 0])
     return motion if 1 / _SCALE < scale < _SCALE else None
+
+
+def bend(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    """Returns where each pixel of an image was before, as dense optical flow says; None if the
+    images are too small.
+
+    Args:
+        before: uint8 (h, w), grey.
+        after: the same, later.
+
+    Returns:
+        x, y in `before` of each pixel of `after`: float32 (h, w, 2).
+    """
+    if min(after.shape) < _LEAST_DENSE:
+        return None
+    flow = np.zeros((*after.shape, 2), np.float32)  # what it begins with
+    after, before = (np.ascontiguousarray(image) for image in (after, before))
+    flow = _DENSE.calc(after, before, flow)
+    rows, columns = np.indices(after.shape, np.float32)
+    return flow + np.stack([columns, rows], axis=-1)
 
 
 def _flow(before: NDArray, after: NDArray, points: NDArray) -> tuple[NDArray, NDArray, NDArray]:

@@ -50,7 +50,8 @@ _LEAST_AGREEMENT = 0.5
 _LEAST_AGREEMENT_FOUND = 0.4
 _SURE_AGREEMENT = 0.6
 _IOU_WEIGHT = 0.3  # of the model's own estimate, in the choice between masks
-_LEAST_LIKELIHOOD = 0.6
+_LEAST_LIKELIHOOD = 0.6  # or less, of an object that others look like:
+_OF_USUAL = 0.85  # of what its own colours usually have
 _LEAST_SIMILARITY = 0.8
 _LEAST_SIMILARITY_FOUND = 0.75
 _SURE_SIMILARITY = 0.9
@@ -349,6 +350,10 @@ class Tracker:
         """Takes over what an object looks like now, and how it moves."""
         evidence, mask = claim.evidence, claim.mask
         whole = evidence.share >= _WHOLE_SHARE and claim.agreement >= _SURE_AGREEMENT
+        whole = whole or (
+            claim.similarity > _SURE_SIMILARITY
+            and np.count_nonzero(mask) > _WHOLE_SHARE * np.count_nonzero(evidence.template.mask)
+        )
         if evidence.motion is None:
             track.template, track.motion = Template.cut(view.image, mask), still()
         elif whole:
@@ -435,16 +440,16 @@ def _agreement(masks: NDArray[np.bool_], field: NDArray[np.float32]) -> NDArray[
 
 def _is_good(claim: _Claim, track: Track, likelihood: float) -> bool:
     """Returns whether a mask is the object's."""
-    size = float(np.count_nonzero(claim.mask)) / track.area
+    count = float(np.count_nonzero(claim.mask))
     if claim.evidence.motion is None:
         return (
             claim.similarity >= _LEAST_SIMILARITY_FOUND
             and claim.agreement >= _LEAST_AGREEMENT_FOUND
-            and _SMALLER < size < _LARGER
+            and _SMALLER < count / track.area < _LARGER
         )
     return (
         claim.similarity >= _LEAST_SIMILARITY
         and claim.agreement >= _LEAST_AGREEMENT
-        and likelihood >= _LEAST_LIKELIHOOD
-        and size < _LARGER
+        and likelihood >= min(_LEAST_LIKELIHOOD, _OF_USUAL * track.colours.usual)
+        and count < _LARGER * max(track.area, np.count_nonzero(claim.evidence.template.mask))
     )
