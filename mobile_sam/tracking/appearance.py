@@ -159,10 +159,9 @@ class Template:
 
     def bent(self, places: NDArray[np.float32]) -> Template:
         """Returns it with each pixel taken from another place of it: x, y, float32 (h, w, 2)."""
-        image = cv2.remap(
-            self.image, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
-        mask = cv2.remap(self.mask.astype(np.uint8) * 255, places, None, cv2.INTER_LINEAR) > 127
+        x, y = cv2.split(places)
+        image = cv2.remap(self.image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        mask = cv2.remap(self.mask.astype(np.uint8) * 255, x, y, cv2.INTER_LINEAR) > 127
         return Template(image.astype(np.uint8, copy=False), mask, self.x, self.y)
 
     def within(self, motion: Motion) -> Motion:

@@ -21,7 +21,8 @@ _NEAR, _FAR = -0.5, -1.0
 _REACH = 6  # pixels beside what is seen where more of it may be
 _DRIFT = 8  # pixels beside the template where its colours are looked for
 _BETTER = 0.02
-_STIFF = 0.95  # of the template, from which on it moved like a similarity
+_STIFF = 0.85  # of the template, from which on it moved like a similarity
+_SQUEEZED, _STRETCHED = 0.9, 1.1  # by bending, at most
 _SEARCH_SHARE = 0.3  # of a window of the object's size that has to have its colours
 _PIECES = 3  # with its colours that may be lookalikes, at once
 _FOUND_SHARE = 0.25  # of its area that has to be in one piece
@@ -102,15 +103,23 @@ def predict(
             best = found
     if best is None or best.share >= _STIFF:
         return best
-    before = cv2.cvtColor(best.template.image, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
-    places = bend(before, view.grey[best.template.window])
-    if places is None:
-        return best
-    bent = best.template.bent(places)
-    if np.count_nonzero(bent.mask) < LEAST_AREA:
+    bent = _bent(best.template, view)
+    if bent is None:
         return best
     found = _compare(bent, best.motion, colours, area, noise, view)
     return found if found.share > best.share + _BETTER else best
+
+
+def _bent(template: Template, view: View) -> Template | None:
+    """Returns a template as dense optical flow bends it, or None if that says nothing: where a part
+    of the object is hidden, flow squeezes the template into what is left."""
+    before = cv2.cvtColor(template.image, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
+    places = bend(before, view.grey[template.window])
+    if places is None:
+        return None
+    bent = template.bent(places)
+    size = np.count_nonzero(bent.mask) / np.count_nonzero(template.mask)
+    return bent if _SQUEEZED < size < _STRETCHED else None
 
 
 def _corrections(

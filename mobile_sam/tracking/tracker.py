@@ -50,9 +50,9 @@ _LEAST_AGREEMENT = 0.5
 _LEAST_AGREEMENT_FOUND = 0.4
 _SURE_AGREEMENT = 0.6
 _IOU_WEIGHT = 0.3  # of the model's own estimate, in the choice between masks
-_LEAST_LIKELIHOOD = 0.6  # or less, of an object that others look like:
-_OF_USUAL = 0.85  # of what its own colours usually have
-_LEAST_SIMILARITY = 0.8
+_BY_AGREEMENT, _BY_LIKELIHOOD = 0.4, 0.5  # weights beside the similarity's, which is 1
+_LEAST_CONFIDENCE = 1.55  # of 1.9
+_LARGER_THAN_BEFORE = 1.5  # than its template
 _LEAST_SIMILARITY_FOUND = 0.75
 _SURE_SIMILARITY = 0.9
 _SMALLER, _LARGER = 0.3, 1.8  # than its usual area
@@ -349,14 +349,13 @@ class Tracker:
     def _learn(self, track: Track, claim: _Claim, view: View, seconds: float) -> None:
         """Takes over what an object looks like now, and how it moves."""
         evidence, mask = claim.evidence, claim.mask
-        whole = evidence.share >= _WHOLE_SHARE and claim.agreement >= _SURE_AGREEMENT
-        whole = whole or (
-            claim.similarity > _SURE_SIMILARITY
-            and np.count_nonzero(mask) > _WHOLE_SHARE * np.count_nonzero(evidence.template.mask)
+        size = np.count_nonzero(mask) / np.count_nonzero(evidence.template.mask)
+        is_whole = (evidence.share >= _WHOLE_SHARE and claim.agreement >= _SURE_AGREEMENT) or (
+            size > _WHOLE_SHARE and claim.similarity > _SURE_SIMILARITY
         )
         if evidence.motion is None:
             track.template, track.motion = Template.cut(view.image, mask), still()
-        elif whole:
+        elif is_whole:
             track.template = Template.cut(view.image, mask)
             track.noise += _RATE * (evidence.difference - track.noise)
             if claim.similarity > _SURE_SIMILARITY:
@@ -447,9 +446,14 @@ def _is_good(claim: _Claim, track: Track, likelihood: float) -> bool:
             and claim.agreement >= _LEAST_AGREEMENT_FOUND
             and _SMALLER < count / track.area < _LARGER
         )
+    confidence = (
+        claim.similarity
+        + _BY_AGREEMENT * claim.agreement
+        + _BY_LIKELIHOOD * min(1.0, likelihood / track.colours.usual)
+    )
+    before = int(np.count_nonzero(claim.evidence.template.mask))
     return (
-        claim.similarity >= _LEAST_SIMILARITY
+        confidence >= _LEAST_CONFIDENCE
         and claim.agreement >= _LEAST_AGREEMENT
-        and likelihood >= min(_LEAST_LIKELIHOOD, _OF_USUAL * track.colours.usual)
-        and count < _LARGER * max(track.area, np.count_nonzero(claim.evidence.template.mask))
+        and count < _LARGER_THAN_BEFORE * before
     )

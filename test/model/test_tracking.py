@@ -16,7 +16,7 @@ from mobile_sam.scenes import MovingScene
 from mobile_sam.segments import inner_points, tight_box
 from mobile_sam.tracking import Tracker, TrackState
 from mobile_sam.tracking.appearance import Colours, tell_apart
-from mobile_sam.tracking.motion import follow, still, times
+from mobile_sam.tracking.motion import bend, follow, still, times
 from mobile_sam.training.evaluate import mask_iou
 
 SIZE = (480, 640)
@@ -196,6 +196,32 @@ def test_the_camera_moves(predictor: Predictor) -> None:
     assert len(overlaps) > 20 and np.mean(overlaps) > 0.75
 
 
+def snake(index: int) -> tuple[np.ndarray, np.ndarray]:
+    """A spotted band through which waves run, on a mottled ground; and its mask."""
+    rng = np.random.default_rng(0)
+    ground = rng.integers(60, 110, (30, 40, 3), np.uint8)
+    ground = cv2.resize(ground, (320, 240), interpolation=cv2.INTER_CUBIC)
+    coat = rng.integers(0, 90, (6, 40, 3), np.uint8)
+    coat = cv2.resize(coat, (200, 36), interpolation=cv2.INTER_CUBIC) + np.uint8([150, 0, 0])
+    rows, columns = np.indices((240, 320), np.float32)
+    x = columns - 60
+    y = (rows - 102 - 40 * np.sin(columns * np.pi / 90 - 0.3 * index)).astype(np.float32)
+    mask = (x >= 0) & (x < 199) & (y >= 0) & (y < 35)
+    return np.where(mask[..., None], cv2.remap(coat, x, y, cv2.INTER_LINEAR), ground), mask
+
+
+def test_what_bends_is_followed(predictor: Predictor) -> None:
+    """No part of it moves like the whole does."""
+    watched = Watched(predictor)
+    image, mask = snake(0)
+    watched.start(image, {"a": Prompt(box=tight_box(mask))})
+    overlaps = []
+    for index in range(1, 40):
+        image, mask = snake(index)
+        overlaps.append(mask_iou(watched.step(image)["a"], mask))
+    assert np.mean(overlaps) > 0.8 and min(overlaps) > 0.5, overlaps
+
+
 def test_masks_of_large_images_are_of_their_size(predictor: Predictor) -> None:
     watched = Watched(predictor)
 
@@ -270,6 +296,21 @@ def test_optical_flow_finds_a_known_similarity() -> None:
     assert found is not None
     corners = np.array([[x0, y0, 1], [x1, y0, 1], [x0, y1, 1], [x1, y1, 1]])
     np.testing.assert_allclose(corners @ found.T, corners @ known.T, atol=1.0)
+
+
+def test_dense_optical_flow_finds_a_known_wave() -> None:
+    """Where each pixel was before; of what is too small, nothing."""
+    scene = cv2.cvtColor(SCENE.frame(0).image, cv2.COLOR_RGB2GRAY)
+    grey = cv2.GaussianBlur(scene, (0, 0), 2) + cv2.resize(
+        np.random.default_rng(0).integers(0, 40, (60, 80), np.uint8), (640, 480)
+    )
+    rows, columns = np.indices(grey.shape, np.float32)
+    wave = (columns + 3 * np.sin(rows / 40)).astype(np.float32)
+    places = bend(grey, cv2.remap(grey, wave, rows, cv2.INTER_LINEAR))
+    assert places is not None
+    error = np.linalg.norm(places - np.stack([wave, rows], axis=-1), axis=-1)
+    assert np.median(error[10:-10, 10:-10]) < 0.3
+    assert bend(grey[:15], grey[:15]) is None
 
 
 def test_objects_are_told_apart_from_all_others_at_once() -> None:
