@@ -206,9 +206,9 @@ def main() -> int:
                 print(f"| {task.name} | {way} | {theirs:.1f} | {own:.1f} | {theirs / own:.2f} |",
                       flush=True)  # fmt: skip
         upstream = peak_memory("upstream", weights)
-        for way in ways()[1:]:
-            own = peak_memory(way.backend + " " + way.precision, weights)
-            print(f"| peak memory, MB | {way} | {upstream:.0f} | {own:.0f} | "
+        for other in ways()[1:]:
+            own = peak_memory(f"{other.backend} {other.precision}", weights)
+            print(f"| peak memory, MB | {other} | {upstream:.0f} | {own:.0f} | "
                   f"{upstream / own:.2f} |")  # fmt: skip
     return 0
 

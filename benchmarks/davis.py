@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobile_sam.benchmark import machine
-from mobile_sam.pictures import open_pictures
+from mobile_sam.pictures import Picture, open_pictures
 from mobile_sam.predictor import Embedding, Predictor
 from mobile_sam.prompts import Prompt
 from mobile_sam.segments import tight_box
@@ -87,25 +87,27 @@ def overlaps(video: Sequence[Frame], masks: Iterable[NDArray[np.bool_]]) -> list
     """Returns the IoU in each image but the first and the last; 1 where there is nothing to see and
     nothing was found, as DAVIS counts."""
     each = [
-        mask_iou(mask, frame.truth) if mask.any() or frame.truth.any() else 1.0
+        float(mask_iou(mask, frame.truth)) if mask.any() or frame.truth.any() else 1.0
         for frame, mask in zip(video, masks, strict=True)
     ]
     return each[1:-1]
 
 
-def read_truth(path: Path) -> NDArray[np.bool_]:
-    """Returns the mask in a picture of `Annotations`."""
-    picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if picture is None:
+def read_truth(folder: Path, picture: Picture) -> NDArray[np.bool_]:
+    """Returns the mask in `Annotations` that belongs to a picture."""
+    path = (folder / picture.name).with_suffix(".png")
+    truth = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if truth is None:
         raise SystemExit(f"{path}: cannot be read")
-    return picture > 0
+    return truth > 0
 
 
 def read(predictor: Predictor, images: Path, truths: Path) -> list[Frame]:
     """Returns the images of a video, encoded."""
     return [
-        Frame(image, predictor.encode(image), read_truth(truths / f"{path.stem}.png"))
-        for path, image in open_pictures(images)
+        Frame(picture.image, predictor.encode(picture.image), read_truth(truths, picture))
+        for picture in open_pictures(images)
+        if picture.image is not None
     ]
 
 

@@ -32,25 +32,35 @@ from mobile_sam_ros.demo.strip import picture_strip
 _HEIGHT = 300  # pixels of a drawn picture
 _WEIGHTS = ("mobile_sam", "demo")
 _BOX, _POINT = (255, 255, 255), (255, 40, 40)
+
+
+def _box(*corners: float) -> Prompt:
+    return Prompt(box=np.array(corners, np.float32))
+
+
+def _point(x: float, y: float) -> Prompt:
+    return Prompt(points=np.array([[x, y]], np.float32))
+
+
 _PROMPTS = {
     "astronaut.png": (
-        Prompt(box=(160, 60, 300, 220)),
-        Prompt(box=(320, 0, 512, 280)),
-        Prompt(points=[(120, 400)]),
+        _box(160, 60, 300, 220),
+        _box(320, 0, 512, 280),
+        _point(120, 400),
     ),
     "chelsea.png": (
-        Prompt(box=(60, 0, 390, 299)),
-        Prompt(points=[(178, 108)]),
-        Prompt(points=[(293, 135)]),
+        _box(60, 0, 390, 299),
+        _point(178, 108),
+        _point(293, 135),
     ),
     "coffee.png": (
-        Prompt(box=(75, 20, 482, 375)),
-        Prompt(points=[(250, 170)]),
-        Prompt(points=[(390, 275)]),
+        _box(75, 20, 482, 375),
+        _point(250, 170),
+        _point(390, 275),
     ),
-    "rocket.jpg": (Prompt(box=(290, 60, 360, 330)), Prompt(points=[(200, 30)])),
+    "rocket.jpg": (_box(290, 60, 360, 330), _point(200, 30)),
     "coins.png": tuple(
-        Prompt(box=box)
+        _box(*box)
         for box in ((20, 28, 78, 82), (185, 85, 240, 140), (18, 150, 65, 210), (305, 8, 364, 72))
     ),
 }
@@ -101,7 +111,7 @@ def people(video: Path) -> NDArray[np.uint8]:
         if index:
             tracker.step(image, embedding, index * _SECONDS)
         else:
-            prompts = {id: Prompt(box=box) for id, box in _PEOPLE.items()}
+            prompts = {id: _box(*box) for id, box in _PEOPLE.items()}
             tracker.start(image, embedding, prompts, 0.0)
         if index in _SHOWN:
             segments = tracker.segments(embedding)
@@ -121,6 +131,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path())
     options = parser.parse_args()
     quality = [cv2.IMWRITE_JPEG_QUALITY, 85]
+    options.output.mkdir(parents=True, exist_ok=True)
     drawn = photographs(options.folder)
     cv2.imwrite(str(options.output / "photographs.jpg"), drawn[..., ::-1], quality)
     if options.video:

@@ -72,7 +72,7 @@ def main() -> int:
         f"{name} {count}": lambda e=embeddings[name], p=p: decoded(predictor, e, p)
         for (name, count), p in prompts.items()
     }
-    decode = interleaved_medians(runs, options.repeats)  # type: ignore[arg-type]
+    decode = interleaved_medians(runs, options.repeats)
     print("| picture | encode, ms | " + " | ".join(f"decode {n}" for n in _OBJECTS)
           + " | ms an object |\n" + "|---" * (len(_OBJECTS) + 3) + "|")  # fmt: skip
     matplotlib.use("Agg")

@@ -71,7 +71,9 @@ def follow(
     prompts = {str(k): Prompt(points=inner_points(scene.labels == k, 1)) for k in labels}
     tracker.start(scene.image, embedding, prompts, 0.0)
     masks = dict(zip(tracker.boxes, tracker.segments(embedding).masks, strict=True))
-    results = {id: Result(mask_iou(mask, scene.labels == int(id))) for id, mask in masks.items()}
+    results = {
+        id: Result(float(mask_iou(mask, scene.labels == int(id)))) for id, mask in masks.items()
+    }
     for index, (scene, embedding) in enumerate(frames[1:], 1):
         begin = time.perf_counter()
         tracker.step(scene.image, embedding, index * _SECONDS)
@@ -80,7 +82,7 @@ def follow(
         for item, mask in zip(tracker.objects(), masks_now, strict=True):
             result, truth = results[item.id], scene.labels == int(item.id)
             if np.count_nonzero(truth) >= _LEAST_VISIBLE:
-                result.overlaps.append(mask_iou(mask, truth) if mask.any() else 0.0)
+                result.overlaps.append(float(mask_iou(mask, truth)) if mask.any() else 0.0)
             if mask.any():
                 on = int(np.bincount(scene.labels[mask]).argmax())
                 result.strays += on not in (0, int(item.id))

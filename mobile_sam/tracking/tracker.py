@@ -55,6 +55,8 @@ _LEAST_CONFIDENCE = 1.55  # of 1.9
 _LARGER_THAN_BEFORE = 1.5  # than its template
 _LEAST_SIMILARITY_FOUND = 0.75
 _SURE_SIMILARITY = 0.9
+_SURE_CONFIDENCE = 1.2  # of 1.4, similarity and agreement: enough to learn from a mask of a size
+_STEADY = 0.85, 1.1  # times its template's
 _SMALLER, _LARGER = 0.3, 1.8  # than its usual area
 _OVERLAP = 0.5  # of the smaller mask, from which on two objects cannot both be right
 _RATE = 0.1
@@ -358,7 +360,7 @@ class Tracker:
         elif is_whole:
             track.template = Template.cut(view.image, mask)
             track.noise += _RATE * (evidence.difference - track.noise)
-            if claim.similarity > _SURE_SIMILARITY:
+            if _is_sure(claim, size):
                 track.area += _RATE * (np.count_nonzero(mask) - track.area)
                 track.colours.learn(view.codes, mask)
         else:
@@ -435,6 +437,14 @@ def _agreement(masks: NDArray[np.bool_], field: NDArray[np.float32]) -> NDArray[
     gain = (masks * np.maximum(field, 0)).sum(axis=(1, 2))
     loss = (masks * np.maximum(-field, 0)).sum(axis=(1, 2))
     return gain / np.maximum(np.maximum(field, 0).sum() + loss, 1e-6)
+
+
+def _is_sure(claim: _Claim, size: float) -> bool:
+    """Returns whether an object's area and colours may be learnt from a mask, which is `size` times
+    as large as its template."""
+    confidence = claim.similarity + _BY_AGREEMENT * claim.agreement
+    is_steady = _STEADY[0] < size < _STEADY[1]
+    return claim.similarity > _SURE_SIMILARITY or (confidence > _SURE_CONFIDENCE and is_steady)
 
 
 def _is_good(claim: _Claim, track: Track, likelihood: float) -> bool:

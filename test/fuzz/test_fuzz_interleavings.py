@@ -61,11 +61,13 @@ class ToldWorker(Worker[Job]):
     """Takes a job and ends it when it is told to. The thread is the real one."""
 
     def __init__(self) -> None:
-        self._may_take = self._may_end = False
+        self._may_take = self._may_end = self._may_leave = False
         self.has_job = False
         super().__init__()
 
     def _next(self) -> Any:
+        if self._may_leave:
+            raise SystemExit  # of the thread
         found = super()._next() if self._may_take else None
         if found is not None:
             self._may_take = False
@@ -89,6 +91,10 @@ class ToldWorker(Worker[Job]):
         """Does it."""
         self._tell(_may_end=True)
         self._wait_for(lambda: not self.has_job)
+
+    def leave_for_good(self) -> None:
+        """Ends the thread, which a process has one of, and this test thousands."""
+        self._tell(_may_leave=True)
 
     def _tell(self, **changes: bool) -> None:
         with self._changed:
@@ -432,6 +438,7 @@ class Interleaving(RuleBasedStateMachine):
         assert values["frames/dropped/failed"] == values["frames/dropped/bad"] == "0"
         self.node.close()
         self.node.destroy_node()
+        self.worker.leave_for_good()
 
 
 @pytest.mark.timeout(7200)
