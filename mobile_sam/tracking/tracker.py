@@ -3,7 +3,8 @@
 For each object and image:
 
 1. Its template, the pixels as they were seen last, is moved as it moved before, and corrected by
-   optical flow and by its colours. What of it then looks like the image is what can be seen of it.
+   optical flow and by its colours; if it does not fit then, it is bent. What of it looks like the
+   image is what can be seen of it.
 2. SAM is asked with that part's box and points. Of its masks, the one that agrees best with the
    evidence is taken.
 3. A mask that does not agree, or whose colours are not the object's, is none: then something is in

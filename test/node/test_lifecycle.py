@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,6 @@ import pytest
 import torch
 from graph import (
     Peer,
-    Process,
     box_detection,
     detections,
     header,
@@ -23,6 +24,7 @@ from graph import (
 )
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from painter import painter
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from mobile_sam.checkpoints import save_safetensors
@@ -54,9 +56,9 @@ def serves(graph: Peer) -> None:
     graph.wait(lambda: [m for m in kept if m.header.stamp == header(stamp).stamp], "segments")
 
 
-def memory(node: Process) -> float:
-    """Returns what the node's process has allocated and touched, in MB."""
-    lines = Path(f"/proc/{node.process.pid}/smaps_rollup").read_text().splitlines()
+def memory(pid: int) -> float:
+    """Returns what a process has allocated and touched, in MB."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     wanted = ("Anonymous:", "Swap:")  # what is put aside by the kernel counts as well
     return sum(int(line.split()[1]) for line in lines if line.startswith(wanted)) / 1024
 
@@ -93,12 +95,12 @@ def test_cleaning_up_gives_the_models_memory_back(tmp_path: Path) -> None:
             before = None
             for _ in range(3):  # what the first time loads besides stays
                 assert change(graph, Transition.TRANSITION_CONFIGURE)
-                configured = memory(node)
+                configured = memory(node.process.pid)
                 assert change(graph, Transition.TRANSITION_CLEANUP)
                 time.sleep(0.5)
                 if before is not None:
-                    assert memory(node) < before + 0.25 * megabytes
-                before = memory(node)
+                    assert memory(node.process.pid) < before + 0.25 * megabytes
+                before = memory(node.process.pid)
                 assert configured - before > 0.6 * megabytes
 
 
@@ -173,3 +175,18 @@ def test_what_nobody_expects_is_said_and_all_can_begin_anew(
 
     assert node.start() and label(node) == "active"
     assert all(node.count_subscribers(name) for name in INPUTS)
+
+
+def test_memory_is_flat_over_many_lives(node: SamNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Configured, activated, deactivated, cleaned up, and so on."""
+    monkeypatch.setattr(node._models, "load", lambda _: painter())
+    used, threads = [], []
+    for _ in range(3):
+        for _ in range(10):
+            for transition in ("configure", "activate", "deactivate", "cleanup"):
+                trigger = getattr(node, f"trigger_{transition}")
+                assert trigger() == TransitionCallbackReturn.SUCCESS
+        gc.collect()
+        used.append(memory(os.getpid()))
+        threads.append(len(os.listdir("/proc/self/task")))
+    assert used[-1] - used[0] < 2.0 and threads[-1] == threads[0], (used, threads)
