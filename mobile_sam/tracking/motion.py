@@ -22,7 +22,6 @@ _LEVELS = 2
 _THERE_AND_BACK = 1.0  # pixels that a point may be off after it was followed back
 _OFF = 1.5  # pixels that a point may be off the motion that most agree upon
 _LEAST_POINTS = 4
-_DENSE = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
 _LEAST_DENSE = 16  # pixels a side
 _SCALE = 1.25  # that an object may grow or shrink from one image to the next
 
@@ -114,9 +113,10 @@ def bend(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.floa
     """
     if min(after.shape) < _LEAST_DENSE:
         return None
+    dense = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     flow = np.zeros((*after.shape, 2), np.float32)  # what it begins with
     after, before = (np.ascontiguousarray(image) for image in (after, before))
-    flow = _DENSE.calc(after, before, flow)
+    flow = dense.calc(after, before, flow)
     rows, columns = np.indices(after.shape, np.float32)
     return flow + np.stack([columns, rows], axis=-1)
 
