@@ -43,8 +43,7 @@ class View:
     @classmethod
     def of(cls, image: NDArray[np.uint8]) -> View:
         """Prepares an image."""
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
-        return cls(image, grey, colour_codes(image))
+        return cls(image, _grey(image), colour_codes(image))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -71,6 +70,10 @@ class Evidence:
     share: float
     field: NDArray[np.float32]
     difference: float
+
+
+def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
 
 
 def predict(
@@ -113,8 +116,7 @@ def predict(
 def _bent(template: Template, view: View) -> Template | None:
     """Returns a template as dense optical flow bends it, or None if that says nothing: where a part
     of the object is hidden, flow squeezes the template into what is left."""
-    before = cv2.cvtColor(template.image, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
-    places = bend(before, view.grey[template.window])
+    places = bend(_grey(template.image), view.grey[template.window])
     if places is None:
         return None
     bent = template.bent(places)
@@ -125,8 +127,7 @@ def _bent(template: Template, view: View) -> Template | None:
 def _corrections(
     expected: Template, colours: Colours, motion: Motion, view: View
 ) -> Iterable[Motion]:
-    before = cv2.cvtColor(expected.image, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
-    flow = follow(before, view.grey[expected.window], expected.mask)
+    flow = follow(_grey(expected.image), view.grey[expected.window], expected.mask)
     if flow is not None:
         yield compose(expected.within(flow), motion)
     likelihood = colours.likelihood(view.codes[expected.window])

@@ -52,12 +52,12 @@ _LEAST_AGREEMENT_FOUND = 0.4
 _SURE_AGREEMENT = 0.6
 _IOU_WEIGHT = 0.3  # of the model's own estimate, in the choice between masks
 _BY_AGREEMENT, _BY_LIKELIHOOD = 0.4, 0.5  # weights beside the similarity's, which is 1
-_LEAST_CONFIDENCE = 1.55  # of 1.9
-_LARGER_THAN_BEFORE = 1.5  # than its template
+_LEAST_SUPPORT = 1.55  # of 1.9, by all three
+_SURE_SUPPORT = 1.2  # of 1.4, by similarity and agreement
+_LEAST_STEADY, _MOST_STEADY = 0.85, 1.1  # times its template's size
+_LARGEST = 1.5  # times its template's size
 _LEAST_SIMILARITY_FOUND = 0.75
 _SURE_SIMILARITY = 0.9
-_SURE_CONFIDENCE = 1.2  # of 1.4, similarity and agreement: enough to learn from a mask of a size
-_STEADY = 0.85, 1.1  # times its template's
 _SMALLER, _LARGER = 0.3, 1.8  # than its usual area
 _OVERLAP = 0.5  # of the smaller mask, from which on two objects cannot both be right
 _RATE = 0.1
@@ -83,6 +83,22 @@ class _Claim:
     @property
     def rank(self) -> float:
         return self.similarity + 0.2 * self.agreement
+
+    @property
+    def support(self) -> float:
+        """What speaks for it, beside its likelihood."""
+        return self.similarity + _BY_AGREEMENT * self.agreement
+
+    @property
+    def size(self) -> float:
+        """Times its template's."""
+        return np.count_nonzero(self.mask) / np.count_nonzero(self.evidence.template.mask)
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the object's area and colours may be learnt from it."""
+        is_steady = _LEAST_STEADY < self.size < _MOST_STEADY
+        return self.similarity > _SURE_SIMILARITY or (self.support > _SURE_SUPPORT and is_steady)
 
 
 class Tracker:
@@ -352,16 +368,15 @@ class Tracker:
     def _learn(self, track: Track, claim: _Claim, view: View, seconds: float) -> None:
         """Takes over what an object looks like now, and how it moves."""
         evidence, mask = claim.evidence, claim.mask
-        size = np.count_nonzero(mask) / np.count_nonzero(evidence.template.mask)
         is_whole = (evidence.share >= _WHOLE_SHARE and claim.agreement >= _SURE_AGREEMENT) or (
-            size > _WHOLE_SHARE and claim.similarity > _SURE_SIMILARITY
+            claim.size > _WHOLE_SHARE and claim.similarity > _SURE_SIMILARITY
         )
         if evidence.motion is None:
             track.template, track.motion = Template.cut(view.image, mask), still()
         elif is_whole:
             track.template = Template.cut(view.image, mask)
             track.noise += _RATE * (evidence.difference - track.noise)
-            if _is_sure(claim, size):
+            if claim.is_sure:
                 track.area += _RATE * (np.count_nonzero(mask) - track.area)
                 track.colours.learn(view.codes, mask)
         else:
@@ -440,31 +455,17 @@ def _agreement(masks: NDArray[np.bool_], field: NDArray[np.float32]) -> NDArray[
     return gain / np.maximum(np.maximum(field, 0).sum() + loss, 1e-6)
 
 
-def _is_sure(claim: _Claim, size: float) -> bool:
-    """Returns whether an object's area and colours may be learnt from a mask, which is `size` times
-    as large as its template."""
-    confidence = claim.similarity + _BY_AGREEMENT * claim.agreement
-    is_steady = _STEADY[0] < size < _STEADY[1]
-    return claim.similarity > _SURE_SIMILARITY or (confidence > _SURE_CONFIDENCE and is_steady)
-
-
 def _is_good(claim: _Claim, track: Track, likelihood: float) -> bool:
     """Returns whether a mask is the object's."""
-    count = float(np.count_nonzero(claim.mask))
     if claim.evidence.motion is None:
         return (
             claim.similarity >= _LEAST_SIMILARITY_FOUND
             and claim.agreement >= _LEAST_AGREEMENT_FOUND
-            and _SMALLER < count / track.area < _LARGER
+            and _SMALLER < float(np.count_nonzero(claim.mask)) / track.area < _LARGER
         )
-    confidence = (
-        claim.similarity
-        + _BY_AGREEMENT * claim.agreement
-        + _BY_LIKELIHOOD * min(1.0, likelihood / track.colours.usual)
-    )
-    before = int(np.count_nonzero(claim.evidence.template.mask))
+    by_likelihood = _BY_LIKELIHOOD * min(1.0, likelihood / track.colours.usual)
     return (
-        confidence >= _LEAST_CONFIDENCE
+        claim.support + by_likelihood >= _LEAST_SUPPORT
         and claim.agreement >= _LEAST_AGREEMENT
-        and count < _LARGER_THAN_BEFORE * before
+        and claim.size < _LARGEST
     )

@@ -7,8 +7,11 @@ are kept instead of published, and the worker's thread waits before each job unt
 
 from __future__ import annotations
 
+import gc
+import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +67,10 @@ class ToldWorker(Worker[Job]):
         self._may_take = self._may_end = self._may_leave = False
         self.has_job = False
         super().__init__()
+
+    def _run(self) -> None:
+        with suppress(SystemExit):
+            super()._run()
 
     def _next(self) -> Any:
         if self._may_leave:
@@ -452,4 +459,8 @@ def test_interleavings(
     monkeypatch.setattr(sam_node, "Services", NoServices)
     monkeypatch.setattr(sam_node, "free_unused", lambda: None)
     how = settings(max_examples=cases(60), stateful_step_count=40)
+    threads = threading.active_count()
     run_state_machine_as_test(Interleaving, settings=how)
+    gc.collect()
+    assert not [thing for thing in gc.get_objects() if type(thing) in (sam_node.SamNode, Frame)]
+    assert threading.active_count() <= threads + 1, "the last one may not have ended yet"
