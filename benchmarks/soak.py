@@ -4,7 +4,9 @@
 
 A camera and a detector publish in this process, the node runs in its own, over real DDS, with the
 demo weights. Of the scene's objects some are detected and some are not, others every second; one is
-followed for a while; now and then somebody prompts, clears, or listens to an overlay.
+followed for a while; now and then somebody prompts, clears, or listens to an overlay. Who listens
+is a third process, so that a stand-still of DDS at a subscription (docs/reliability.md) ends only
+that one: it is killed, which is said, and another one takes its place.
 Exit status 1 if something grew by more than is allowed.
 """
 
@@ -12,11 +14,13 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import multiprocessing
 import random
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +76,63 @@ HEAD = (
 )
 
 
+def listen(orders: Connection) -> None:
+    """A process that listens to the overlay, or not, as it is ordered, and confirms each order."""
+    rclpy.init()
+    node, executor = Node("listener"), SingleThreadedExecutor()
+    executor.add_node(node)
+    subscription: Any = None
+    while True:
+        if orders.poll():
+            wanted = orders.recv()
+            if subscription is not None:
+                node.destroy_subscription(subscription)
+            subscription = (
+                node.create_subscription(Image, "/sam/overlay", lambda message: None, 1)
+                if wanted
+                else None
+            )
+            orders.send(wanted)
+        executor.spin_once(timeout_sec=0.1)
+
+
+class Listener:
+    """The process that listens to the overlay now and then."""
+
+    def __init__(self) -> None:
+        self._start()
+
+    def order(self, wanted: bool) -> None:
+        """Has it listen, or not; a process that did not do what it was told before is replaced."""
+        while self._unconfirmed and self._orders.poll():
+            self._orders.recv()
+            self._unconfirmed -= 1
+        if self._unconfirmed:
+            print("the listener stands still: another takes its place", file=sys.stderr, flush=True)
+            self.end()
+            self._start()
+        self._orders.send(wanted)
+        self._unconfirmed += 1
+
+    def end(self) -> None:
+        """Ends the process, whatever it does."""
+        self._process.kill()
+        self._process.join()
+
+    def _start(self) -> None:
+        self._orders, theirs = multiprocessing.Pipe()
+        spawning = multiprocessing.get_context("spawn")
+        self._process = spawning.Process(target=listen, args=(theirs,), daemon=True)
+        self._process.start()
+        self._unconfirmed = 0
+
+
 class World(Node):
     """Camera, detector, and people who want something now and then."""
 
     def __init__(self, seed: int) -> None:
         super().__init__("world")
+        self.listener = Listener()
         scene = MovingScene(seed, _SIZE, _OBJECTS)
         self._pictures = []
         for index in range(_FRAMES):
@@ -89,7 +145,6 @@ class World(Node):
         self._prompts = self.create_publisher(PromptArray, "prompts", 10)
         self._clear = self.create_client(Trigger, "/sam/clear_prompts")
         self.create_subscription(SegmentArray, "/sam/segments", self._on_segments, 5)
-        self._overlay: Any = None
         self._seen: set[int] = set()
         self._published: dict[int, float] = {}
         self._number = 0
@@ -133,10 +188,8 @@ class World(Node):
             self._prompts.publish(PromptArray(header=header, mode=mode, prompts=[prompt]))
         elif second % 7 == 5:
             self._clear.call_async(Trigger.Request())
-        elif second % 20 == 8:
-            self._overlay = self.create_subscription(Image, "/sam/overlay", lambda message: None, 1)
-        elif second % 20 == 16 and self._overlay is not None:
-            self.destroy_subscription(self._overlay)
+        if second % 20 in (8, 16):
+            self.listener.order(wanted=second % 20 == 8)
 
     def _on_segments(self, message: SegmentArray) -> None:
         published = self._published.pop(nanoseconds(message.header.stamp), None)
@@ -176,6 +229,7 @@ def soak(
             sample = sampled(pid, end / 60 - warm_up)
             sample.sent, sample.milliseconds = world.sent, world.milliseconds
             yield sample
+    world.listener.end()
     world.destroy_node()
 
 
