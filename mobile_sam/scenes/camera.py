@@ -35,9 +35,9 @@ def light(rng: np.random.Generator, image: Image) -> Image:
     return lit.astype(np.uint8, copy=False)
 
 
-def motion_blur(rng: np.random.Generator, image: Image) -> Image:
-    """Return `image` smeared along a line of 3 or 5 pixels."""
-    length = int(rng.choice((3, 5)))
+def motion_blur(rng: np.random.Generator, image: Image, lengths: tuple[int, ...] = (3, 5)) -> Image:
+    """Return `image` smeared along a line as long as one of `lengths` (odd, in pixels)."""
+    length = int(rng.choice(lengths))
     angle = rng.uniform(0, np.pi)
     kernel = np.zeros((length, length), np.float32)
     half = length // 2
@@ -46,9 +46,19 @@ def motion_blur(rng: np.random.Generator, image: Image) -> Image:
     return cv2.filter2D(image, -1, kernel / kernel.sum()).astype(np.uint8, copy=False)
 
 
-def jpeg(rng: np.random.Generator, image: Image) -> Image:
-    """Return `image` as it comes out of a JPEG file of low to good quality."""
-    quality = int(rng.integers(40, 95))
+def defocus(image: Image, radius: float) -> Image:
+    """Return `image` out of focus: each point becomes a disc of `radius` pixels."""
+    reach = int(np.ceil(radius))
+    across = np.arange(-reach, reach + 1, dtype=np.float32)
+    distance = np.hypot(across[:, None], across[None])
+    disc = np.clip(np.float32(radius + 0.5) - distance, 0, 1)
+    blurred = cv2.filter2D(image, -1, disc / disc.sum(), borderType=cv2.BORDER_REFLECT)
+    return blurred.astype(np.uint8, copy=False)
+
+
+def jpeg(rng: np.random.Generator, image: Image, worst: int = 40) -> Image:
+    """Return `image` as it comes out of a JPEG file of a quality from `worst` to good."""
+    quality = int(rng.integers(worst, 95))
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
@@ -79,4 +89,26 @@ def photograph(rng: np.random.Generator, image: Image) -> Image:
         image = add_noise(rng, image, rng.uniform(1, 10))
     if rng.random() < 0.3:
         image = jpeg(rng, image)
+    return image
+
+
+def snapshot(rng: np.random.Generator, image: Image) -> Image:
+    """Return `image` as a robot's camera takes it in passing: often out of focus, smeared, dark,
+    grainy, or compressed too much."""
+    scale = min(image.shape[:2]) / 256
+    if rng.random() < 0.5:
+        image = light(rng, image)
+    if rng.random() < 0.6:
+        image = colour_jitter(rng, image)
+    blur = rng.random()
+    if blur < 0.15:
+        image = defocus(image, rng.uniform(0.5, 3) * scale)
+    elif blur < 0.3:
+        image = motion_blur(rng, image, tuple(2 * round(n * scale) + 1 for n in (1, 2, 3, 5)))
+    elif blur < 0.5:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.2)).astype(np.uint8, copy=False)
+    if rng.random() < 0.7:
+        image = add_noise(rng, image, float(np.exp(rng.uniform(0, np.log(20)))))
+    if rng.random() < 0.4:
+        image = jpeg(rng, image, worst=20)
     return image

@@ -59,6 +59,29 @@ def _relief(rng: np.random.Generator, skin: Image) -> Image:
     return skin
 
 
+def shade(
+    skin: Image, mask: Image, light_xy: tuple[float, float], strength: float, shine: float
+) -> Image:
+    """Return `skin` as it looks on something round.
+
+    Args:
+        skin: uint8 RGB (H, W, 3).
+        mask: uint8 (H, W), the object's coverage; it is taken to be highest where its edge is far.
+        light_xy: where the light comes from, in the picture; its length is 1.
+        strength: share of the brightness that turned sides gain or lose.
+        shine: levels of the highlight where the surface faces the light most.
+    """
+    bulge = max(1.0, 0.12 * min(mask.shape))
+    height = cv2.GaussianBlur(mask, (0, 0), bulge, borderType=cv2.BORDER_REPLICATE)
+    across = cv2.Sobel(height, cv2.CV_32F, 1, 0)
+    down = cv2.Sobel(height, cv2.CV_32F, 0, 1)
+    facing = -(across * light_xy[0] + down * light_xy[1])
+    facing /= max(float(np.abs(facing).max()), 1.0)
+    gain = 1 + strength * facing
+    lit = skin * gain[..., None] + shine * np.clip(facing, 0, 1)[..., None] ** 4
+    return np.clip(lit, 0, 255).astype(np.uint8)
+
+
 def outline(skin: Image, mask: Image, thickness: int, colour: NDArray[np.float64]) -> Image:
     """Return `skin` with the rim of `mask` (uint8, same H x W) painted in `colour`."""
     size = 2 * thickness + 1
@@ -70,13 +93,20 @@ def outline(skin: Image, mask: Image, thickness: int, colour: NDArray[np.float64
 
 
 def cast_shadow(
-    canvas: Image, mask: Image, window: Window, offset_xy: tuple[int, int], strength: float
+    canvas: Image,
+    mask: Image,
+    window: Window,
+    offset_xy: tuple[int, int],
+    strength: float,
+    blur: int | None = None,
 ) -> None:
     """Darken `canvas` in place under the soft shadow of an object.
 
-    `mask` is the object's coverage in `window`; the shadow lies `offset_xy` pixels off it.
+    `mask` is the object's coverage in `window`; the shadow lies `offset_xy` pixels off it, and its
+    edge is as wide as `blur` pixels to either side, or as it is off.
     """
-    soft = max(3, 2 * max(abs(offset_xy[0]), abs(offset_xy[1])) + 1)
+    reach = max(1, abs(offset_xy[0]), abs(offset_xy[1])) if blur is None else blur
+    soft = 2 * reach + 1
     rows, columns = window
     top, left = rows.start + offset_xy[1] - soft, columns.start + offset_xy[0] - soft
     shadow = cv2.copyMakeBorder(mask, soft, soft, soft, soft, cv2.BORDER_CONSTANT, value=(0,))

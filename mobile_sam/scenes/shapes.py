@@ -25,7 +25,8 @@ def _polar(angles: NDArray[np.float64], radii: NDArray[np.float64] | float) -> C
     return points.astype(np.float32)
 
 
-def _moved(contour: Contour, x: float, y: float, angle: float = 0.0) -> Contour:
+def moved(contour: Contour, x: float, y: float, angle: float = 0.0) -> Contour:
+    """Return `contour` turned by `angle` (radians) about the origin, then moved."""
     return _turn(contour, angle) + np.array([x, y], np.float32)
 
 
@@ -35,12 +36,14 @@ def _turn(contour: Contour, angle: float) -> Contour:
     return contour @ rotation
 
 
-def _rectangle(half_width: float, half_height: float) -> Contour:
+def rectangle(half_width: float, half_height: float) -> Contour:
+    """Return a rectangle about the origin."""
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float32)
     return corners * np.array([half_width, half_height], np.float32)
 
 
-def _superellipse(half_width: float, half_height: float, exponent: float) -> Contour:
+def superellipse(half_width: float, half_height: float, exponent: float) -> Contour:
+    """Return an ellipse about the origin (exponent 2), nearer to a rectangle with a greater one."""
     cosine, sine = np.cos(_CIRCLE), np.sin(_CIRCLE)
     x = np.sign(cosine) * np.abs(cosine) ** (2 / exponent) * half_width
     y = np.sign(sine) * np.abs(sine) ** (2 / exponent) * half_height
@@ -48,11 +51,11 @@ def _superellipse(half_width: float, half_height: float, exponent: float) -> Con
 
 
 def _ellipse(rng: np.random.Generator) -> Shape:
-    return ((_superellipse(1, rng.uniform(0.4, 1), 2),),)
+    return ((superellipse(1, rng.uniform(0.4, 1), 2),),)
 
 
 def _rounded_rectangle(rng: np.random.Generator) -> Shape:
-    return ((_superellipse(1, rng.uniform(0.3, 1), rng.uniform(3, 12)),),)
+    return ((superellipse(1, rng.uniform(0.3, 1), rng.uniform(3, 12)),),)
 
 
 def _convex(rng: np.random.Generator) -> Shape:
@@ -92,7 +95,7 @@ def _ring(rng: np.random.Generator) -> Shape:
 
 
 def _bar(rng: np.random.Generator) -> Shape:
-    return ((_rectangle(1, rng.uniform(0.06, 0.25)),),)
+    return ((rectangle(1, rng.uniform(0.06, 0.25)),),)
 
 
 def _arc(rng: np.random.Generator) -> Shape:
@@ -109,22 +112,22 @@ def _cross(rng: np.random.Generator) -> Shape:
     """Two bars: a cross, a T or an L."""
     width = rng.uniform(0.12, 0.35)
     offset = float(rng.choice((0.0, 0.0, 1 - width, width - 1)))
-    second = _moved(_rectangle(width, 0.8), offset, rng.choice((0.0, 0.8 - width)))
-    return ((_rectangle(1, width),), (second,))
+    second = moved(rectangle(width, 0.8), offset, rng.choice((0.0, 0.8 - width)))
+    return ((rectangle(1, width),), (second,))
 
 
 def _figure(rng: np.random.Generator) -> Shape:
     """A body with a head and limbs."""
     slim = rng.uniform(0.2, 0.4)
-    parts: list[Part] = [(_superellipse(slim, 0.45, rng.uniform(2, 5)),)]
-    parts.append((_moved(_superellipse(0.2, 0.24, 2), 0, -0.66),))
+    parts: list[Part] = [(superellipse(slim, 0.45, rng.uniform(2, 5)),)]
+    parts.append((moved(superellipse(0.2, 0.24, 2), 0, -0.66),))
     for side in (-1, 1):
         for height, reach, low in ((-0.3, 0.5, 0.2), (0.4, 0.6, 1.0)):
             angle = np.pi / 2 - side * rng.uniform(low - 0.9, low - 0.1) * (2 if low < 1 else 0.6)
-            limb = _superellipse(reach / 2, rng.uniform(0.06, 0.11), 5)
+            limb = superellipse(reach / 2, rng.uniform(0.06, 0.11), 5)
             start = np.array([side * slim * 0.7, height])
             middle = start + np.array([np.cos(angle), np.sin(angle)]) * reach * 0.42
-            parts.append((_moved(limb, middle[0], middle[1], angle),))
+            parts.append((moved(limb, middle[0], middle[1], angle),))
     return tuple(parts)
 
 
@@ -138,8 +141,8 @@ def _chain(rng: np.random.Generator) -> Shape:
         length, width = rng.uniform(0.3, 0.6), rng.uniform(0.12, 0.3)
         step = np.array([np.cos(angle), np.sin(angle)]) * length
         middle = position + step * 0.9
-        link = _superellipse(length, width, rng.uniform(2, 8))
-        parts.append((_moved(link, middle[0], middle[1], angle),))
+        link = superellipse(length, width, rng.uniform(2, 8))
+        parts.append((moved(link, middle[0], middle[1], angle),))
         position = position + step * 1.7
         angle += rng.uniform(-1.2, 1.2)
     return tuple(parts)
@@ -148,29 +151,30 @@ def _chain(rng: np.random.Generator) -> Shape:
 def _mug(rng: np.random.Generator) -> Shape:
     """A container with a handle, whose hole is not part of it."""
     half_width = rng.uniform(0.4, 0.6)
-    handle = _superellipse(0.35, rng.uniform(0.3, 0.5), rng.uniform(2, 4))
+    handle = superellipse(0.35, rng.uniform(0.3, 0.5), rng.uniform(2, 4))
     hole = handle * np.float32(rng.uniform(0.5, 0.75))
-    body = _superellipse(half_width, 0.8, rng.uniform(4, 12))
-    return ((_moved(handle, half_width, 0), _moved(hole, half_width, 0)), (body,))
+    body = superellipse(half_width, 0.8, rng.uniform(4, 12))
+    return ((moved(handle, half_width, 0), moved(hole, half_width, 0)), (body,))
 
 
 def _vehicle(rng: np.random.Generator) -> Shape:
     """A box with a cabin on two wheels."""
-    body = _moved(_superellipse(1, 0.3, rng.uniform(4, 10)), 0, 0.1)
-    cabin = _moved(_superellipse(rng.uniform(0.3, 0.7), 0.3, 5), rng.uniform(-0.3, 0.3), -0.3)
-    wheel = _superellipse(0.22, 0.22, 2)
-    return ((body,), (cabin,), (_moved(wheel, -0.55, 0.4),), (_moved(wheel, 0.55, 0.4),))
+    body = moved(superellipse(1, 0.3, rng.uniform(4, 10)), 0, 0.1)
+    cabin = moved(superellipse(rng.uniform(0.3, 0.7), 0.3, 5), rng.uniform(-0.3, 0.3), -0.3)
+    wheel = superellipse(0.22, 0.22, 2)
+    return ((body,), (cabin,), (moved(wheel, -0.55, 0.4),), (moved(wheel, 0.55, 0.4),))
 
 
-_MAKERS: tuple[Callable[[np.random.Generator], Shape], ...] = (
+Maker = Callable[[np.random.Generator], Shape]
+MAKERS: tuple[Maker, ...] = (
     _ellipse, _ellipse, _rounded_rectangle, _rounded_rectangle, _convex, _convex, _concave, _star,
     _blob, _blob, _blob, _ring, _bar, _arc, _cross, _figure, _figure, _chain, _mug, _vehicle,
 )  # fmt: skip
 
 
-def random_shape(rng: np.random.Generator) -> Shape:
+def random_shape(rng: np.random.Generator, makers: tuple[Maker, ...] = MAKERS) -> Shape:
     """Return a shape of a random kind that reaches exactly to distance 1 from its centre."""
-    shape = _MAKERS[rng.integers(len(_MAKERS))](rng)
+    shape = makers[rng.integers(len(makers))](rng)
     points = np.concatenate([contour for part in shape for contour in part])
     low, high = points.min(axis=0), points.max(axis=0)
     middle = (low + high) / 2

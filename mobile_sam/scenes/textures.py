@@ -4,7 +4,7 @@ Fields that look irregular are sums of small random grids scaled up, so that the
 `cv2.resize` calls however large they are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -176,3 +176,27 @@ def background(rng: np.random.Generator, height: int, width: int) -> Image:
         field = random_field(rng, height - horizon, width, BACKGROUND_FIELDS)
         canvas[horizon:] = colourise(field, palette(rng, spread))
     return canvas
+
+
+def photograph_patch(
+    rng: np.random.Generator, photographs: Sequence[Image], height: int, width: int
+) -> Image:
+    """Return a piece of one of `photographs` (uint8 RGB), turned, scaled and often recoloured:
+    uint8 RGB (height, width, 3). Beyond its edges a photograph is mirrored."""
+    photograph = photographs[int(rng.integers(len(photographs)))]
+    rows, columns = photograph.shape[:2]
+    # Pixels of the patch for one of the photograph; at least half of it is seen.
+    scale = max(height / rows, width / columns) * np.exp(rng.uniform(-np.log(2), np.log(6)))
+    angle = rng.normal(0, 10) if rng.random() < 0.5 else rng.uniform(0, 360)
+    centre = (rng.uniform(0, columns), rng.uniform(0, rows))
+    matrix = cv2.getRotationMatrix2D(centre, angle, scale).astype(np.float64)
+    matrix[:, 2] += (width / 2 - centre[0], height / 2 - centre[1])
+    patch = cv2.warpAffine(
+        photograph, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+    )
+    if rng.random() < 0.5:
+        patch = patch[..., rng.permutation(3)]
+    if rng.random() < 0.5:
+        levels = np.arange(256)[:, None] * rng.uniform(0.4, 1.4, 3) + rng.uniform(-40, 40, 3)
+        patch = cv2.LUT(np.ascontiguousarray(patch), np.clip(levels, 0, 255).astype(np.uint8)[None])
+    return np.ascontiguousarray(patch, np.uint8)

@@ -23,7 +23,13 @@ from mobile_sam.predictor import Embedding, Predictor
 from mobile_sam.prompts import Prompt
 from mobile_sam.segments import inner_points, tight_box
 from mobile_sam.training.clicks import central_click
-from mobile_sam.training.examples import Example, ExamplesError, first_examples, open_examples
+from mobile_sam.training.examples import (
+    EXAMPLES_FORMS,
+    Example,
+    ExamplesError,
+    first_examples,
+    open_examples,
+)
 from mobile_sam.training.samples import jittered
 
 # Training on scenes has other first numbers.
@@ -259,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--data",
         default="scenes",
-        help="scenes, coco:FILE.json:IMAGES or labels:IMAGES:LABELS (%(default)s)",
+        help=f"{EXAMPLES_FORMS} (%(default)s)",
     )
     parser.add_argument("--scenes", type=int, default=200, help="pictures at most (%(default)s)")
     parser.add_argument("--side", type=int, default=256, help="of scenes, pixels (%(default)s)")

@@ -4,8 +4,9 @@ COCO JSON, or a folder of label images."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,12 +14,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mobile_sam.pictures import PictureError
 from mobile_sam.run_lengths import decompress, mask_from_counts
-from mobile_sam.scenes import draw_scene
+from mobile_sam.scenes import Scene, draw_robot_scene, draw_scene
+from mobile_sam.training.unlabelled import list_pictures
 
 _LEAST_SHARE = 0.001  # of a scene; what is smaller is no object to learn from
 _FINE = 7  # odd, so that a pixel has a middle
-_FORMS = "scenes, coco:FILE.json:IMAGES or labels:IMAGES:LABELS"
+_PHOTOGRAPH_SIDE = 640  # pixels, at most: what is larger is kept smaller
+EXAMPLES_FORMS = "scenes, robot-scenes[:PHOTOGRAPHS], coco:FILE.json:IMAGES or labels:IMAGES:LABELS"
 
 
 class ExamplesError(Exception):
@@ -58,12 +62,16 @@ class SceneExamples:
         size_hw: height and width, in pixels.
         landscape: share of the scenes that are less high, down to half, as a camera's pictures
             are: of them the model sees the padding too.
+        draw: makes a scene of a generator and a size.
+        least_share: of the scene; what is smaller is no object.
         count: None, as they never end.
     """
 
     seed: tuple[int, ...]
     size_hw: tuple[int, int]
     landscape: float = 0.0
+    draw: Callable[[np.random.Generator, tuple[int, int]], Scene] = draw_scene
+    least_share: float = _LEAST_SHARE
     count: int | None = None
 
     def get(self, number: int) -> Example:
@@ -73,9 +81,9 @@ class SceneExamples:
         if self.landscape and rng.random() < self.landscape:
             height = round(height * rng.uniform(0.5, 1))
         while True:
-            scene = draw_scene(rng, (height, width))
+            scene = self.draw(rng, (height, width))
             areas = np.bincount(scene.labels.ravel())
-            large = np.flatnonzero(areas[1:] >= _LEAST_SHARE * scene.labels.size) + 1
+            large = np.flatnonzero(areas[1:] >= self.least_share * scene.labels.size) + 1
             if len(large):
                 masks = tuple(scene.labels == label for label in large)
                 return Example(f"scene {number}", scene.image, masks)
@@ -179,7 +187,9 @@ def open_examples(
     """Opens what a command line names.
 
     Args:
-        text: `scenes`, `coco:FILE.json:IMAGES` or `labels:IMAGES:LABELS`.
+        text: `scenes`, `robot-scenes`, `robot-scenes:PHOTOGRAPHS` (a source as of
+            `list_pictures`, of which textures are made), `coco:FILE.json:IMAGES` or
+            `labels:IMAGES:LABELS`.
         seed: of scenes.
         size_hw: of scenes.
         landscape: of scenes, see `SceneExamples`.
@@ -190,17 +200,42 @@ def open_examples(
     kind, *parts = text.split(":")
     if kind == "scenes" and not parts:
         return SceneExamples(seed, size_hw, landscape)
+    if kind == "robot-scenes" and len(parts) < 2:
+        photographs = _photographs(Path(parts[0])) if parts else ()
+        draw = partial(draw_robot_scene, photographs=photographs)
+        return SceneExamples(seed, size_hw, landscape, draw, least_share=0.0)
     if kind == "coco" and len(parts) == 2:
         return CocoExamples(Path(parts[0]), Path(parts[1]))
     if kind == "labels" and len(parts) == 2:
         return LabelExamples(Path(parts[0]), Path(parts[1]))
-    raise ExamplesError(f"{text!r} is none of {_FORMS}")
+    raise ExamplesError(f"{text!r} is none of {EXAMPLES_FORMS}")
 
 
 def first_examples(examples: Examples, most: int) -> Iterator[Example]:
     """Yields the first `most` examples, or all if there are fewer."""
     count = most if examples.count is None else min(most, examples.count)
     return (examples.get(number) for number in range(count))
+
+
+def _photographs(source: Path) -> tuple[NDArray[np.uint8], ...]:
+    """Returns all pictures of a source, uint8 RGB, the large ones made smaller.
+
+    Raises:
+        ExamplesError: one cannot be read, or there are none.
+    """
+    photographs: list[NDArray[np.uint8]] = []
+    try:
+        for file in list_pictures(source):
+            photograph = file.read()
+            scale = _PHOTOGRAPH_SIDE / max(photograph.shape)
+            if scale < 1:
+                height, width = (max(1, round(side * scale)) for side in photograph.shape[:2])
+                smaller = cv2.resize(photograph, (width, height), interpolation=cv2.INTER_AREA)
+                photograph = smaller.astype(np.uint8, copy=False)
+            photographs.append(photograph)
+    except (OSError, PictureError) as error:
+        raise ExamplesError(f"{error}") from error
+    return tuple(photographs)
 
 
 def _read_image(path: Path) -> NDArray[np.uint8]:

@@ -30,7 +30,13 @@ from mobile_sam.training.affinity import AffinityHead, affinity_loss
 from mobile_sam.training.batches import Batches, load
 from mobile_sam.training.clicks import random_clicks
 from mobile_sam.training.distributed import Group, join
-from mobile_sam.training.examples import Example, Examples, ExamplesError, open_examples
+from mobile_sam.training.examples import (
+    EXAMPLES_FORMS,
+    Example,
+    Examples,
+    ExamplesError,
+    open_examples,
+)
 from mobile_sam.training.loop import LoopSettings, TrainingError, train
 from mobile_sam.training.losses import sam_loss
 from mobile_sam.training.options import add_loop_options, loop_settings
@@ -166,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Trains a model on masks. If it is interrupted, the same command goes on. "
         "Under torchrun, on all its processes.",
     )
-    parser.add_argument("data", help="scenes, coco:FILE.json:IMAGES or labels:IMAGES:LABELS")
+    parser.add_argument("data", help=EXAMPLES_FORMS)
     parser.add_argument("directory", type=Path, metavar="RUN", help="where to")
     parser.add_argument("--start", metavar="WEIGHTS", help="weights to start from")
     parser.add_argument(

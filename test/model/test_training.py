@@ -159,6 +159,27 @@ def test_label_images_are_read_and_what_does_not_fit_is_named(tmp_path: Path) ->
         open_examples("films", (0,), (9, 9))
 
 
+def test_robot_scenes_are_made_of_the_photographs_of_a_folder(tmp_path: Path) -> None:
+    photograph = np.zeros((30, 900, 3), np.uint8)
+    photograph[:, ::2] = (20, 200, 30)
+    for name in ("a.png", "sub/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), photograph)
+    plain = open_examples("robot-scenes", (3,), (64, 64))
+    examples = open_examples(f"robot-scenes:{tmp_path}", (3,), (64, 64))
+    assert examples.count is None
+    pairs = [(examples.get(i), plain.get(i)) for i in range(8)]
+    assert any((one.image != other.image).any() for one, other in pairs)
+    assert all(mask.any() for one, _ in pairs for mask in one.masks)
+    again = open_examples(f"robot-scenes:{tmp_path}", (3,), (64, 64)).get(5)
+    assert (again.image == pairs[5][0].image).all()
+    (tmp_path / "sub/b.png").write_bytes(b"no picture")
+    with pytest.raises(ExamplesError, match="b.png is not an image"):
+        open_examples(f"robot-scenes:{tmp_path}", (0,), (9, 9))
+    with pytest.raises(ExamplesError, match="nowhere: no such folder"):
+        open_examples(f"robot-scenes:{tmp_path}/nowhere", (0,), (9, 9))
+
+
 def coco_file(folder: Path) -> Path:
     """A COCO file with a polygon, a polygon of two parts, and both kinds of run lengths."""
     coco = pytest.importorskip("pycocotools.mask")
