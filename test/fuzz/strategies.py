@@ -40,7 +40,11 @@ UNKNOWN = ("", "RGB8", "rgb8 ", "rgb", "8UC5", "klingon8", "bayer_xxxx8", "rgb8;
 
 text = st.text(max_size=12) | st.sampled_from(["", "a", "\x1b[31m", "a\nb", "x" * 3000])
 sizes = st.integers(0, 40) | st.sampled_from([1, 2, 3, 40_000, 2**16, 2**31 - 1, 2**31, UINT32])
-floats = st.floats(width=32) | st.sampled_from([0.0, -0.0, 1e-30, 1e30, math.nan, math.inf])
+# With its checks on, rosidl's Python sets no field to float32's two outermost values: those come
+# over the wire only (`test_fuzz_graph.py`).
+_OUTERMOST = 3.402823466e38
+floats = st.floats(width=32).filter(lambda value: not _OUTERMOST < abs(value) < math.inf)
+floats |= st.sampled_from([0.0, -0.0, 1e-30, 1e30, math.nan, math.inf])
 doubles = st.floats() | st.sampled_from([0.0, 1e-300, 1e300, -1e300, math.nan, math.inf])
 coordinates = st.floats(-SIDE / 2, 1.5 * SIDE) | doubles
 
