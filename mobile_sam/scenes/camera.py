@@ -1,5 +1,8 @@
 """What light and a camera do to a picture. Images are uint8 RGB (H, W, 3) throughout."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
@@ -56,7 +59,7 @@ def defocus(image: Image, radius: float) -> Image:
     return blurred.astype(np.uint8, copy=False)
 
 
-def jpeg(rng: np.random.Generator, image: Image, worst: int = 40) -> Image:
+def jpeg(rng: np.random.Generator, image: Image, worst: int) -> Image:
     """Return `image` as it comes out of a JPEG file of a quality from `worst` to good."""
     quality = int(rng.integers(worst, 95))
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
@@ -74,41 +77,64 @@ def colour_jitter(rng: np.random.Generator, image: Image) -> Image:
     return cv2.LUT(image, table[None]).astype(np.uint8, copy=False)
 
 
-def photograph(rng: np.random.Generator, image: Image) -> Image:
+def _soften(rng: np.random.Generator, image: Image) -> Image:
+    blurred = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.2))
+    return blurred.astype(np.uint8, copy=False)
+
+
+def _smear_far(rng: np.random.Generator, image: Image) -> Image:
+    scale = min(image.shape[:2]) / 256
+    return motion_blur(rng, image, tuple(2 * round(n * scale) + 1 for n in (1, 2, 3, 5)))
+
+
+def _misfocus(rng: np.random.Generator, image: Image) -> Image:
+    return defocus(image, rng.uniform(0.5, 3) * min(image.shape[:2]) / 256)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How pictures are taken; shares are of the pictures.
+
+    jittered: share with other colours.
+    blurs: kinds of blur, and up to which share of the pictures each goes.
+    noisy, sigma: share with noise, and how its standard deviation (in levels) is drawn.
+    compressed, worst_jpeg: share that were JPEG files, and their least quality.
+    """
+
+    jittered: float
+    blurs: tuple[tuple[float, Callable[[np.random.Generator, Image], Image]], ...]
+    noisy: float
+    sigma: Callable[[np.random.Generator], float]
+    compressed: float
+    worst_jpeg: int
+
+
+MILD = Conditions(
+    0.4, ((0.3, _soften), (0.4, motion_blur)), 0.6, lambda rng: rng.uniform(1, 10), 0.3, 40
+)
+# As a robot's camera takes them in passing.
+HARSH = Conditions(
+    0.6,
+    ((0.15, _misfocus), (0.3, _smear_far), (0.5, _soften)),
+    0.7,
+    lambda rng: float(np.exp(rng.uniform(0, np.log(20)))),
+    0.4,
+    20,
+)
+
+
+def photograph(rng: np.random.Generator, image: Image, conditions: Conditions = MILD) -> Image:
     """Return `image` with a random choice of light, blur, noise, jitter and compression."""
     if rng.random() < 0.5:
         image = light(rng, image)
-    if rng.random() < 0.4:
+    if rng.random() < conditions.jittered:
         image = colour_jitter(rng, image)
-    blur = rng.random()
-    if blur < 0.3:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.2)).astype(np.uint8, copy=False)
-    elif blur < 0.4:
-        image = motion_blur(rng, image)
-    if rng.random() < 0.6:
-        image = add_noise(rng, image, rng.uniform(1, 10))
-    if rng.random() < 0.3:
-        image = jpeg(rng, image)
-    return image
-
-
-def snapshot(rng: np.random.Generator, image: Image) -> Image:
-    """Return `image` as a robot's camera takes it in passing: often out of focus, smeared, dark,
-    grainy, or compressed too much."""
-    scale = min(image.shape[:2]) / 256
-    if rng.random() < 0.5:
-        image = light(rng, image)
-    if rng.random() < 0.6:
-        image = colour_jitter(rng, image)
-    blur = rng.random()
-    if blur < 0.15:
-        image = defocus(image, rng.uniform(0.5, 3) * scale)
-    elif blur < 0.3:
-        image = motion_blur(rng, image, tuple(2 * round(n * scale) + 1 for n in (1, 2, 3, 5)))
-    elif blur < 0.5:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.2)).astype(np.uint8, copy=False)
-    if rng.random() < 0.7:
-        image = add_noise(rng, image, float(np.exp(rng.uniform(0, np.log(20)))))
-    if rng.random() < 0.4:
-        image = jpeg(rng, image, worst=20)
+    chance = rng.random()
+    blur = next((blur for share, blur in conditions.blurs if chance < share), None)
+    if blur is not None:
+        image = blur(rng, image)
+    if rng.random() < conditions.noisy:
+        image = add_noise(rng, image, conditions.sigma(rng))
+    if rng.random() < conditions.compressed:
+        image = jpeg(rng, image, conditions.worst_jpeg)
     return image

@@ -23,6 +23,7 @@ from mobile_sam.scenes.textures import Image
 # What is seen of less than this is part of the background.
 _LEAST_PIXELS = 9
 _LEAST_SHARE = 0.2
+_MOST_THINGS = 40
 _CAMOUFLAGED = 0.08
 _LARGEST_TEXTURE = 512
 _MAKERS = (*shapes.MAKERS, *HOUSEHOLD)
@@ -60,14 +61,12 @@ def draw_robot_scene(
     rng: np.random.Generator,
     size_hw: tuple[int, int] = (256, 256),
     photographs: Sequence[Image] = (),
-    objects: tuple[int, int] = (1, 40),
 ) -> Scene:
     """Draw a random scene of `size_hw` pixels.
 
-    `photographs` (uint8 RGB, any size) are what half of the surfaces are made of. `objects` is the
-    least and the greatest number of things; few are more likely than many. Labels are 1 to n
-    without gaps, nearer things have higher ones; what is hidden by more than four fifths, or is
-    smaller than 9 pixels, has none.
+    `photographs` (uint8 RGB, any size) are what half of the surfaces are made of. Few things are
+    more likely than many. Labels are 1 to n without gaps, what lies in front has a higher one; what
+    is hidden by more than four fifths, or is smaller than 9 pixels, has none.
     """
     height, width = size_hw
     angle = rng.uniform(0, 2 * np.pi)
@@ -80,7 +79,7 @@ def draw_robot_scene(
     )
     canvas = _surroundings(rng, setting, size_hw, photographs)
     labels = np.zeros(size_hw, np.uint16)
-    count = round(np.exp(rng.uniform(np.log(objects[0]), np.log(objects[1]))))
+    count = round(np.exp(rng.uniform(0, np.log(_MOST_THINGS))))
     things = sorted(
         (_place(rng, setting, size_hw, count) for _ in range(count)),
         key=lambda thing: -thing.radius if setting.horizon is None else thing.lowest,
@@ -91,7 +90,9 @@ def draw_robot_scene(
         if number == blurred_before:  # the camera looks at what is near
             canvas = camera.defocus(canvas, rng.uniform(0.5, 3) * min(size_hw) / 256)
         full_areas.append(_put(rng, setting, canvas, labels, thing, number, photographs))
-    return Scene(camera.snapshot(rng, canvas), _visible(labels, np.array(full_areas)))
+    return Scene(
+        camera.photograph(rng, canvas, camera.HARSH), _visible(labels, np.array(full_areas))
+    )
 
 
 def _surface(
@@ -112,7 +113,7 @@ def _surroundings(
     """Return wall and floor, or what is seen from above, uint8 RGB."""
     height, width = size_hw
     canvas = _surface(rng, height, width, photographs)
-    if setting.horizon is None or setting.floor >= height:
+    if setting.horizon is None:
         return canvas
     side = min(max(size_hw), _LARGEST_TEXTURE)
     texture = _surface(rng, side, side, photographs)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobile_sam.pictures import PictureError
+from mobile_sam.predictor import scaled_size
 from mobile_sam.run_lengths import decompress, mask_from_counts
 from mobile_sam.scenes import Scene, draw_robot_scene, draw_scene
 from mobile_sam.training.unlabelled import list_pictures
@@ -227,12 +228,10 @@ def _photographs(source: Path) -> tuple[NDArray[np.uint8], ...]:
     try:
         for file in list_pictures(source):
             photograph = file.read()
-            scale = _PHOTOGRAPH_SIDE / max(photograph.shape)
-            if scale < 1:
-                height, width = (max(1, round(side * scale)) for side in photograph.shape[:2])
-                smaller = cv2.resize(photograph, (width, height), interpolation=cv2.INTER_AREA)
-                photograph = smaller.astype(np.uint8, copy=False)
-            photographs.append(photograph)
+            image_hw = photograph.shape[:2]
+            size = scaled_size(image_hw, min(_PHOTOGRAPH_SIDE, max(image_hw)))
+            smaller = cv2.resize(photograph, size[::-1], interpolation=cv2.INTER_AREA)
+            photographs.append(smaller.astype(np.uint8, copy=False))
     except (OSError, PictureError) as error:
         raise ExamplesError(f"{error}") from error
     return tuple(photographs)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -280,7 +281,7 @@ SMALL = dataclasses.replace(
 )
 
 
-def arguments_of(run: Path, tmp_path: Path, **options: object) -> list[str]:
+def arguments_of(run: Path, tmp_path: Path, data: str = "scenes", **options: object) -> list[str]:
     (tmp_path / "small.json").write_text(SMALL.to_json())
     values = {
         "config": tmp_path / "small.json",
@@ -294,14 +295,16 @@ def arguments_of(run: Path, tmp_path: Path, **options: object) -> list[str]:
         **options,
     }
     given = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
-    return ["scenes", str(run), *given]
+    return [data, str(run), *given]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize(("optimizer", "data"), [("adamw", "scenes"), ("muon", "robot-scenes")])
 def test_finetuning_goes_on_to_the_bit(
-    optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    optimizer: str, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"clicks": 2, "optimizer": optimizer, "freeze_after": 0.5, "save_seconds": 0}
+    options: dict[str, Any] = {
+        "data": data, "clicks": 2, "optimizer": optimizer, "freeze_after": 0.5, "save_seconds": 0
+    }  # fmt: skip
     assert finetune.main(arguments_of(tmp_path / "straight", tmp_path, **options)) == 0
     real, count = finetune.Prompted.forward, 0
 
