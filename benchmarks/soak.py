@@ -87,11 +87,11 @@ def listen(orders: Connection) -> None:
             wanted = orders.recv()
             if subscription is not None:
                 node.destroy_subscription(subscription)
-            subscription = (
-                node.create_subscription(Image, "/sam/overlay", lambda message: None, 1)
-                if wanted
-                else None
-            )
+                subscription = None
+            if wanted:
+                subscription = node.create_subscription(
+                    Image, "/sam/overlay", lambda message: None, 1
+                )
             orders.send(wanted)
         executor.spin_once(timeout_sec=0.1)
 
@@ -100,19 +100,19 @@ class Listener:
     """The process that listens to the overlay now and then."""
 
     def __init__(self) -> None:
+        self._unconfirmed = False  # what it was told last
         self._start()
 
     def order(self, wanted: bool) -> None:
         """Has it listen, or not; a process that did not do what it was told before is replaced."""
-        while self._unconfirmed and self._orders.poll():
-            self._orders.recv()
-            self._unconfirmed -= 1
-        if self._unconfirmed:
+        if self._unconfirmed and not self._orders.poll():
             print("the listener stands still: another takes its place", file=sys.stderr, flush=True)
             self.end()
             self._start()
+        elif self._unconfirmed:
+            self._orders.recv()
         self._orders.send(wanted)
-        self._unconfirmed += 1
+        self._unconfirmed = True
 
     def end(self) -> None:
         """Ends the process, whatever it does."""
@@ -124,7 +124,6 @@ class Listener:
         spawning = multiprocessing.get_context("spawn")
         self._process = spawning.Process(target=listen, args=(theirs,), daemon=True)
         self._process.start()
-        self._unconfirmed = 0
 
 
 class World(Node):
@@ -213,24 +212,26 @@ def soak(
     executor = SingleThreadedExecutor()
     world = World(_SEED)
     executor.add_node(world)
-    with running(parameters) as pid:
-        if not spin(executor, world.ready, 90.0):
-            raise SystemExit("the node does not listen")
-        begin, ticks = time.monotonic(), 0
-        ends = [warm_up * 60]
-        while ends[-1] < (warm_up + minutes) * 60 - 1:
-            ends.append(ends[-1] + interval * 60)
-        for end in ends:
-            world.milliseconds, world.sent = [], 0
-            while time.monotonic() - begin < end:
-                world.tick(rate)
-                ticks += 1
-                spin(executor, lambda: False, begin + ticks / rate - time.monotonic())
-            sample = sampled(pid, end / 60 - warm_up)
-            sample.sent, sample.milliseconds = world.sent, world.milliseconds
-            yield sample
-    world.listener.end()
-    world.destroy_node()
+    try:
+        with running(parameters) as pid:
+            if not spin(executor, world.ready, 90.0):
+                raise SystemExit("the node does not listen")
+            begin, ticks = time.monotonic(), 0
+            ends = [warm_up * 60]
+            while ends[-1] < (warm_up + minutes) * 60 - 1:
+                ends.append(ends[-1] + interval * 60)
+            for end in ends:
+                world.milliseconds, world.sent = [], 0
+                while time.monotonic() - begin < end:
+                    world.tick(rate)
+                    ticks += 1
+                    spin(executor, lambda: False, begin + ticks / rate - time.monotonic())
+                sample = sampled(pid, end / 60 - warm_up)
+                sample.sent, sample.milliseconds = world.sent, world.milliseconds
+                yield sample
+    finally:
+        world.listener.end()
+        world.destroy_node()
 
 
 def grown(samples: list[Sample]) -> list[str]:

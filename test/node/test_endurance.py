@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import time
 from pathlib import Path
 
 import pytest
 from graph import running
 from kills import MOST_SECONDS, SIGNALS, ends
+from rclpy.node import Node
+from sensor_msgs.msg import Image
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 MOST_GROWTH = 40.0  # MB; so short after its start, not everything is there that will be
@@ -24,6 +28,30 @@ def test_nothing_grows(ros: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(samples) == 4 and sum(len(s.milliseconds) for s in samples) > 10
     assert last.megabytes - first.megabytes < MOST_GROWTH
     assert last.threads <= first.threads and last.files <= first.files
+
+
+def test_a_listener_that_stands_still_is_replaced(
+    ros: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As Fast DDS once stood still at a subscription; the one that takes its place does listen."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import soak
+
+    listener, node = soak.Listener(), Node("overlay")
+    try:
+        overlay = node.create_publisher(Image, "/sam/overlay", 1)
+        os.kill(listener._process.pid, signal.SIGSTOP)
+        listener.order(wanted=False)
+        assert not capfd.readouterr().err, "it may take its time"
+        listener.order(wanted=True)
+        assert "the listener stands still" in capfd.readouterr().err
+        end = time.monotonic() + 30
+        while not overlay.get_subscription_count():
+            assert time.monotonic() < end
+            time.sleep(0.1)
+    finally:
+        listener.end()
+        node.destroy_node()
 
 
 @pytest.mark.slow
