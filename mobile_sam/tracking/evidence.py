@@ -24,9 +24,8 @@ _BETTER = 0.02
 _STIFF = 0.85  # of the template, from which on it moved like a similarity
 _SQUEEZED, _STRETCHED = 0.9, 1.1  # by bending, at most
 _SEARCH_SHARE = 0.3  # of a window of the object's size that has to have its colours
-_PIECES = 3  # with its colours that may be lookalikes, at once
 _FOUND_SHARE = 0.25  # of its area that has to be in one piece
-_CROSS = np.ones((3, 3), np.uint8)
+CROSS = np.ones((3, 3), np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,14 +130,15 @@ def _corrections(
     if flow is not None:
         yield compose(expected.within(flow), motion)
     likelihood = colours.likelihood(view.codes[expected.window])
-    reach = cv2.dilate(expected.mask.astype(np.uint8), _CROSS, iterations=_DRIFT)
+    reach = cv2.dilate(expected.mask.astype(np.uint8), CROSS, iterations=_DRIFT)
     weight = np.clip(2 * likelihood - 1, 0, 1) * reach
     if weight.sum() > _SEARCH_SHARE * np.count_nonzero(expected.mask):
-        (x, y), (x0, y0) = _middle(weight), _middle(expected.mask)
+        (x, y), (x0, y0) = middle(weight), middle(expected.mask)
         yield compose(shift(x - x0, y - y0), motion)
 
 
-def _middle(weight: NDArray) -> tuple[float, float]:
+def middle(weight: NDArray) -> tuple[float, float]:
+    """Returns x, y of the centre of mass of some weights (h, w)."""
     rows, columns = weight.sum(axis=1), weight.sum(axis=0)
     y = rows @ np.arange(len(rows)) / rows.sum()
     return float(columns @ np.arange(len(columns)) / columns.sum()), float(y)
@@ -152,9 +152,9 @@ def _compare(
     likelihood = colours.likelihood(view.codes[moved.window])
     alike = (difference < max(_NOISE, 3 * noise)) | (likelihood > min(_OWN, colours.usual))
     seen = mask & alike & (likelihood > _STRANGE)
-    seen = cv2.morphologyEx(seen.astype(np.uint8), cv2.MORPH_OPEN, _CROSS) > 0
+    seen = cv2.morphologyEx(seen.astype(np.uint8), cv2.MORPH_OPEN, CROSS) > 0
     may_grow = np.count_nonzero(mask) < _GROWN * area
-    near = cv2.dilate(seen.astype(np.uint8), _CROSS, iterations=_REACH) > 0
+    near = cv2.dilate(seen.astype(np.uint8), CROSS, iterations=_REACH) > 0
     like_it = likelihood > 0.5
     beside = np.where(like_it & near & may_grow, _GROWTH * (2 * likelihood - 1), _NEAR)
     beside = np.where(like_it, beside, _FAR)
@@ -192,7 +192,7 @@ def search(
     if density[y, x] < _SEARCH_SHARE:
         return None
     rows, columns = slice(max(0, y - side), y + side), slice(max(0, x - side), x + side)
-    own = cv2.morphologyEx((likelihood[rows, columns] > 0).astype(np.uint8), cv2.MORPH_OPEN, _CROSS)
+    own = cv2.morphologyEx((likelihood[rows, columns] > 0).astype(np.uint8), cv2.MORPH_OPEN, CROSS)
     count, pieces, statistics, _ = cv2.connectedComponentsWithStats(own)
     if count < 2:
         return None
@@ -202,36 +202,3 @@ def search(
     template = Template(view.image[rows, columns].copy(), piece, columns.start, rows.start)
     field = np.where(piece, 1, -1).astype(np.float32)
     return Evidence(template, None, piece, 1.0, field, 0.0)
-
-
-def lookalikes(
-    colours: Colours,
-    mask: NDArray[np.bool_],
-    is_whole: bool,
-    taken: Iterable[NDArray[np.bool_]],
-    view: View,
-) -> list[NDArray[np.bool_]]:
-    """Looks for what an object could be taken for.
-
-    Args:
-        colours: its colours.
-        mask: bool (H, W), where it is.
-        is_whole: whether that is surely all of it; else what touches it may be a part of it.
-        taken: bool (H, W) each, where other objects are.
-        view: of the image.
-
-    Returns:
-        The largest pieces with its colours, bool (H, W) each.
-    """
-    near, *others = (
-        cv2.dilate(each.astype(np.uint8), _CROSS, iterations=_DRIFT) > 0 for each in (mask, *taken)
-    )
-    own = (colours.likelihood(view.codes) > 0.5) & ~np.any([near, *others], axis=0)
-    own = cv2.morphologyEx(own.astype(np.uint8), cv2.MORPH_OPEN, _CROSS) > 0
-    if not is_whole:
-        own |= near
-    _, pieces, statistics, _ = cv2.connectedComponentsWithStats(own.astype(np.uint8))
-    areas = statistics[:, cv2.CC_STAT_AREA]
-    areas[0] = areas[np.unique(pieces[mask])] = 0
-    least = max(_FOUND_SHARE * np.count_nonzero(mask), LEAST_AREA)
-    return [pieces == k for k in np.argsort(-areas)[:_PIECES] if areas[k] >= least]

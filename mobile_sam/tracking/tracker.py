@@ -10,8 +10,9 @@ For each object and image:
 3. A mask that does not agree, or whose colours are not the object's, is none: then something is in
    front of it. After a few such images it is lost, and looked for by its colours everywhere.
 4. Where two objects claim the same pixels, the one whose colours they have gets them.
-5. Things that have an object's colours are followed as well, though nobody asked for them: so that
-   the object is not taken for one of them when it is hidden.
+5. Other things are followed as well, though nobody asked for them: those around an object, so that
+   it does not take in what it touches, and those that have its colours, so that it is not taken for
+   one of them when it is hidden.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ from mobile_sam.tracking.appearance import (
     similarity,
     tell_apart,
 )
-from mobile_sam.tracking.evidence import LEAST_AREA, Evidence, View, lookalikes, predict, search
+from mobile_sam.tracking.evidence import LEAST_AREA, Evidence, View, predict, search
 from mobile_sam.tracking.motion import still
+from mobile_sam.tracking.others import other_thing, places
 from mobile_sam.tracking.track import Track, TrackedObject, TrackState
 
 _WORKING_SIDE = 640  # pixels: larger images are scaled down for all but the masks
@@ -61,12 +63,11 @@ _SURE_SIMILARITY = 0.9
 _SMALLER, _LARGER = 0.3, 1.8  # than its usual area
 _OVERLAP = 0.5  # of the smaller mask, from which on two objects cannot both be right
 _RATE = 0.1
-_ALIKE = "alike"  # before the numbers of lookalikes in a state
-_LOOK_EVERY = 10  # images, for lookalikes
-_LOOKALIKES = 8  # that are followed, at most
-_LEAST_SIMILARITY_ALIKE = 0.5
-_SMALLER_ALIKE, _LARGER_ALIKE = 0.25, 8  # than the object
+_OTHER = "other"  # before the numbers of other things in a state
+_LOOK_EVERY = 10  # images, for other things, or as many as there are objects
+_OTHERS = 4  # that are followed, at most
 _WHOLE_AREA = 0.8  # of its usual area, from which on no part of an object is missing
+_TOUCHING = np.ones((9, 9), np.uint8)  # less than 5 pixels from each other
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +111,7 @@ class Tracker:
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
         self._tracks: dict[str, Track] = {}
-        self._lookalikes: list[Track] = []  # by the name of the object that each is like
+        self._others: list[Track] = []  # by the name of the object that each could be mistaken for
         self.image_size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -135,7 +136,7 @@ class Tracker:
         """Follows these objects no more; None: all of them."""
         for id in list(self._tracks) if ids is None else ids:
             self._tracks.pop(id, None)
-        self._lookalikes = [track for track in self._lookalikes if track.id in self._tracks]
+        self._others = [track for track in self._others if track.id in self._tracks]
 
     def start(
         self,
@@ -176,9 +177,10 @@ class Tracker:
             if before is not None:
                 track.motion, track.interval, track.age = before.motion, before.interval, before.age
             self._tracks[id] = track
-        objects = list(self._tracks.values())  # what was a lookalike may be one of them now
-        self._lookalikes = [t for t in self._lookalikes if not _is_any_of(t.mask, objects)]
-        self._find_lookalikes(view, small, seconds)
+        objects = list(self._tracks.values())  # what was another thing may be one of them now
+        self._others = [t for t in self._others if not _is_any_of(t.mask, objects)]
+        begun = [self._tracks[id] for id in prompts if id not in empty]
+        self._find_others(begun[:_OTHERS], view, small, seconds)
         self._tell_apart()
         return empty
 
@@ -198,8 +200,7 @@ class Tracker:
             found = self._evidence(track, view, seconds)
             if found is not None:
                 evidence[track] = found
-        prompts = [prompt for found in evidence.values() for prompt in _prompts(found)]
-        claims = self._claims(view, small, evidence, *self._decode(small, prompts))
+        claims = self._claims(view, small, evidence)
         self._settle(claims)
         for track in self._all():
             track.age += 1
@@ -208,10 +209,12 @@ class Tracker:
                 track.mask, track.confidence = None, 0.0
                 track.unseen += 1
             else:
-                self._learn(track, claim, view, seconds)
-        self._lookalikes = [t for t in self._lookalikes if t.state is not TrackState.LOST]
-        if any(track.age % _LOOK_EVERY == 0 for track in self._tracks.values()):
-            self._find_lookalikes(view, small, seconds)
+                others = (each.mask for other, each in claims.items() if other is not track)
+                self._learn(track, claim, _is_touched(claim.mask, others), view, seconds)
+        self._others = [t for t in self._others if t.state is not TrackState.LOST]
+        period = max(_LOOK_EVERY, len(self._tracks))  # not for many objects in one image
+        turn = [t for i, t in enumerate(self._tracks.values()) if (t.age + i) % period == 0]
+        self._find_others(turn, view, small, seconds)
         self._tell_apart()
 
     @torch.inference_mode()
@@ -242,7 +245,7 @@ class Tracker:
         size = {} if self.image_size is None else {"image_size": np.array(self.image_size)}
         return size | {
             f"{kind}{number:06}/{name}": array
-            for kind, tracks in (("", self._tracks.values()), (_ALIKE, self._lookalikes))
+            for kind, tracks in (("", self._tracks.values()), (_OTHER, self._others))
             for number, track in enumerate(tracks)
             for name, array in track.arrays().items()
         }
@@ -252,11 +255,11 @@ class Tracker:
         size = state.get("image_size")
         self.image_size = None if size is None else (int(size[0]), int(size[1]))
         parts = sorted(name.split("/") for name in state if "/" in name)
-        self._tracks, self._lookalikes = {}, []
+        self._tracks, self._others = {}, []
         for number, names in groupby(parts, lambda part: part[0]):
             track = Track.from_arrays({name: state[f"{number}/{name}"] for _, name in names})
-            if number.startswith(_ALIKE):
-                self._lookalikes.append(track)
+            if number.startswith(_OTHER):
+                self._others.append(track)
             else:
                 self._tracks[track.id] = track
 
@@ -270,37 +273,34 @@ class Tracker:
         tell_apart([track.colours for track in self._all()])
 
     def _all(self) -> list[Track]:
-        return [*self._tracks.values(), *self._lookalikes]
+        return [*self._tracks.values(), *self._others]
 
-    def _find_lookalikes(self, view: View, embedding: Embedding, seconds: float) -> None:
-        """Begins to follow things that an object could be taken for."""
-        room = _LOOKALIKES - len(self._lookalikes)
-        if room <= 0 or any(track.mask is None for track in self._all()):
+    def _find_others(
+        self, objects: Iterable[Track], view: View, embedding: Embedding, seconds: float
+    ) -> None:
+        """Begins to follow things beside these objects, and what they could be taken for."""
+        if len(self._others) >= _OTHERS or any(track.mask is None for track in self._all()):
             return  # what is found could be the one that is not seen
         masks = {track: track.mask for track in self._all() if track.mask is not None}
-        places = []
-        for track in self._tracks.values():
+        asked: list[tuple[Track, Prompt]] = []
+        for track in objects:
             if np.count_nonzero(masks[track]) < _WHOLE_AREA * track.area:
                 continue  # what is found could be the rest of it
-            others = [mask for other, mask in masks.items() if other is not track]
-            for piece in lookalikes(track.colours, masks[track], not track.age, others, view):
-                places.append((track, Prompt(box=tight_box(piece), points=inner_points(piece, 1))))
-        del places[room:]
-        if not places:
+            taken = [mask for other, mask in masks.items() if other is not track]
+            asked += ((track, prompt) for prompt in places(track, masks[track], taken, view))
+        if not asked:
             return
-        found = self._predictor.decode(embedding, [prompt for _, prompt in places])
+        found = self._predictor.decode(embedding, [prompt for _, prompt in asked])
         followed = np.any(list(masks.values()), axis=0)
-        for number, ((track, _), mask) in enumerate(zip(places, found.masks, strict=True)):
-            mask = mask & ~followed  # where an object lies on it, SAM may take both for one
-            area = np.count_nonzero(mask)
-            if (
-                max(LEAST_AREA, _SMALLER_ALIKE * track.area) <= area < _LARGER_ALIKE * track.area
-                and similarity(histogram(view.codes[mask]), track.colours.own)
-                >= _LEAST_SIMILARITY_ALIKE
-                and not _is_any_of(mask, self._all())
-            ):
-                row, estimate = torch.from_numpy(found.logits[number]), found.predicted_iou[number]
-                self._lookalikes.append(_begin(track.id, view, mask, row, float(estimate), seconds))
+        for number, ((track, prompt), mask) in enumerate(zip(asked, found.masks, strict=True)):
+            estimate = float(found.predicted_iou[number])
+            thing = other_thing(prompt, mask, estimate, followed, track, view)
+            if thing is not None and not _is_any_of(thing, self._all()):
+                followed |= thing
+                row = torch.from_numpy(found.logits[number])
+                self._others.append(_begin(track.id, view, thing, row, estimate, seconds))
+                if len(self._others) == _OTHERS:
+                    return
 
     def _evidence(self, track: Track, view: View, seconds: float) -> Evidence | None:
         if track.state is not TrackState.LOST:
@@ -313,35 +313,28 @@ class Tracker:
         taken = [t.mask for t in self._all() if t is not track and t.mask is not None]
         return search(track.colours, track.area, taken, view)
 
-    def _decode(self, embedding: Embedding, prompts: list[Prompt]) -> tuple[Tensor, Tensor]:
-        """Returns all masks of all prompts: logits (P 4, m, m) and predicted IoU (P 4)."""
-        if not prompts:
-            side = self._predictor.model.config.mask_size
-            return torch.zeros(0, side, side), torch.zeros(0)
-        logits, iou = self._predictor.logits(embedding, prompts, ALL)
-        return logits.flatten(0, 1), iou.flatten()
-
     def _claims(
-        self,
-        view: View,
-        embedding: Embedding,
-        evidence: Mapping[Track, Evidence],
-        logits: Tensor,
-        iou: Tensor,
+        self, view: View, embedding: Embedding, evidence: Mapping[Track, Evidence]
     ) -> dict[Track, _Claim]:
-        """Chooses a mask for each object and leaves out those that are not good enough."""
+        """Asks SAM, chooses a mask for each object and leaves out those not good enough."""
         if not evidence:
             return {}
-        each = len(logits) // len(evidence)
+        objects = set(self._tracks.values())
+        asked = [_prompts(found, track in objects) for track, found in evidence.items()]
+        prompts = [prompt for of_one in asked for prompt in of_one]
+        all_logits, all_iou = self._predictor.logits(embedding, prompts, ALL)
+        each = all_iou.shape[1]
+        logits, iou = all_logits.flatten(0, 1), all_iou.flatten()
         filled = (logits > 0).cpu().numpy()
         estimates = iou.float().clamp(0, 1).cpu().numpy()
-        choices, agreements = [], []
-        for number, found in enumerate(evidence.values()):
-            part = slice(number * each, (number + 1) * each)
+        choices, agreements, first = [], [], 0
+        for of_one, found in zip(asked, evidence.values(), strict=True):
+            part = slice(first, first + len(of_one) * each)
             of_each = _agreement(filled[part], _raster(found, view.size, filled.shape[-1]))
             best = int((of_each + _IOU_WEIGHT * estimates[part]).argmax())
-            choices.append(part.start + best)
+            choices.append(first + best)
             agreements.append(float(of_each[best]))
+            first = part.stop
         masks = self._predictor.segments(logits[choices], iou[choices], embedding).masks
         claims = {}
         for (track, found), choice, agreement, mask in zip(
@@ -365,7 +358,9 @@ class Tracker:
             if any(_is_same(claims[track].mask, mask) for mask in better):
                 del claims[track]
 
-    def _learn(self, track: Track, claim: _Claim, view: View, seconds: float) -> None:
+    def _learn(
+        self, track: Track, claim: _Claim, is_touched: bool, view: View, seconds: float
+    ) -> None:
         """Takes over what an object looks like now, and how it moves."""
         evidence, mask = claim.evidence, claim.mask
         is_whole = (evidence.share >= _WHOLE_SHARE and claim.agreement >= _SURE_AGREEMENT) or (
@@ -377,7 +372,9 @@ class Tracker:
             track.template = Template.cut(view.image, mask)
             track.noise += _RATE * (evidence.difference - track.noise)
             if claim.is_sure:
-                track.area += _RATE * (np.count_nonzero(mask) - track.area)
+                change = np.count_nonzero(mask) - track.area
+                if change > 0 or not is_touched:  # what touches it may hide a part of it
+                    track.area += _RATE * change
                 track.colours.learn(view.codes, mask)
         else:
             track.template = evidence.template.renewed(view.image, evidence.seen)
@@ -415,6 +412,12 @@ def _is_same(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
     return bool(np.count_nonzero(one & other) > _OVERLAP * smaller)
 
 
+def _is_touched(mask: NDArray[np.bool_], others: Iterable[NDArray[np.bool_]]) -> bool:
+    """Returns whether one of the other masks touches a mask."""
+    near = cv2.dilate(mask.astype(np.uint8), _TOUCHING) > 0
+    return any(bool((near & other).any()) for other in others)
+
+
 def _working_size(image_hw: tuple[int, int]) -> tuple[int, int]:
     return scaled_size(image_hw, min(_WORKING_SIDE, max(image_hw)))
 
@@ -428,13 +431,15 @@ def _working(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return smaller.astype(np.uint8, copy=False)
 
 
-def _prompts(evidence: Evidence) -> tuple[Prompt, Prompt]:
-    """Returns what to ask SAM: the box and a point for what is seen, points for the whole."""
+def _prompts(evidence: Evidence, is_object: bool) -> list[Prompt]:
+    """Returns what to ask SAM: the box and a point for what is seen; for an object that somebody
+    asked for, also points for the whole."""
     origin = (evidence.template.x, evidence.template.y)
     points = inner_points(evidence.seen, _POINTS) + np.array(origin, np.float32)
     x0, y0, x1, y1 = tight_box(evidence.seen) + np.array(origin * 2, np.float32)
     box = np.array([x0 - 1, y0 - 1, x1 + 1, y1 + 1], np.float32)
-    return Prompt(box=box, points=points[:1]), Prompt(points=points)
+    of_seen = Prompt(box=box, points=points[:1])
+    return [of_seen, Prompt(points=points)] if is_object else [of_seen]
 
 
 def _raster(evidence: Evidence, image_hw: tuple[int, int], side: int) -> NDArray[np.float32]:

@@ -124,7 +124,7 @@ def experiment(
 
     def coupled(settings: LoopSettings, run: Path) -> Sam:
         student = make_student(teacher, settings.seed).to(group.device)
-        return finetune(student, examples, settings, run, group, pictures=2, prompts=5)
+        return finetune(student, [examples], settings, run, group, pictures=2, prompts=5)
 
     seconds = 60 * minutes
     models = {"teacher": (teacher, 0.0)}

@@ -35,6 +35,7 @@ from mobile_sam.training.examples import (
     Example,
     Examples,
     ExamplesError,
+    first_examples,
     open_examples,
 )
 from mobile_sam.training.loop import LoopSettings, TrainingError, train
@@ -96,7 +97,7 @@ class Prompted(nn.Module):
 
 def finetune(
     sam: Sam,
-    examples: Examples,
+    sources: Sequence[Examples],
     settings: LoopSettings,
     directory: Path,
     group: Group,
@@ -110,7 +111,7 @@ def finetune(
 
     Args:
         sam: returned with the average weights.
-        examples: to train on.
+        sources: examples to train on, taken of each in turn.
         settings: of the loop.
         directory: of the run.
         group: the processes.
@@ -126,8 +127,9 @@ def finetune(
     """
     torch.manual_seed(settings.seed)
     module = Prompted(sam, clicks, affinity_weight).to(group.device)
-    samples = PromptSamples(examples, sam.config, prompts, settings.seed)
-    shown = [examples.get(i) for i in range(min(_SHOWN, examples.count or _SHOWN))]
+    samples = PromptSamples(sources, sam.config, prompts, settings.seed)
+    each = -(-_SHOWN // len(sources))
+    shown = [example for source in sources for example in first_examples(source, each)]
 
     def batches(first: int) -> Iterator[Samples]:
         order = Batches(pictures, first, group.rank, group.size)
@@ -172,7 +174,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Trains a model on masks. If it is interrupted, the same command goes on. "
         "Under torchrun, on all its processes.",
     )
-    parser.add_argument("data", help=EXAMPLES_FORMS)
+    parser.add_argument(
+        "data", nargs="+", help=f"{EXAMPLES_FORMS}; of several, examples are taken in turn"
+    )
     parser.add_argument("directory", type=Path, metavar="RUN", help="where to")
     parser.add_argument("--start", metavar="WEIGHTS", help="weights to start from")
     parser.add_argument(
@@ -197,12 +201,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sam = Sam(SamConfig.from_json(options.config.read_text()) if options.config else DEMO)
         size = sam.config.image_size
         # Scenes are held out from the evaluation by their first number.
-        examples = open_examples(options.data, (1, settings.seed), (size, size), _LANDSCAPE)
+        sources = [
+            open_examples(text, (1, settings.seed), (size, size), _LANDSCAPE)
+            for text in options.data
+        ]
         group = join(options.device)
         _choose(sam.to(group.device), options.train)
         finetune(
             sam,
-            examples,
+            sources,
             settings,
             options.directory,
             group,

@@ -113,9 +113,12 @@ def _rough_mask(target: NDArray[np.float32], rng: np.random.Generator) -> NDArra
 class PromptSamples(Dataset[tuple[NDArray, ...]]):
     """Samples of one picture each, by their position in an endless row."""
 
-    def __init__(self, examples: Examples, config: SamConfig, prompts: int, seed: int) -> None:
-        """Draws `prompts` prompts for objects of each example, at the sizes of `config`."""
-        self.examples, self.prompts, self.seed = examples, prompts, seed
+    def __init__(
+        self, sources: Sequence[Examples], config: SamConfig, prompts: int, seed: int
+    ) -> None:
+        """Draws `prompts` prompts for objects of each example, at the sizes of `config`; the
+        examples are taken of the sources in turn."""
+        self.sources, self.prompts, self.seed = sources, prompts, seed
         self.size, self.mask_size = config.image_size, config.mask_size
 
     def __getitem__(self, position: int) -> tuple[NDArray, ...]:
@@ -146,10 +149,12 @@ class PromptSamples(Dataset[tuple[NDArray, ...]]):
         self, position: int, rng: np.random.Generator
     ) -> tuple[Example, list[NDArray[np.bool_]]]:
         """Returns an example and its masks, bool (S, S), as the model sees them, one or more."""
-        count = self.examples.count
+        position, turn = divmod(position, len(self.sources))
+        examples = self.sources[turn]
+        count = examples.count
         number = position if count is None else index_at(position, count, self.seed)
         for _ in range(count or 1):
-            example = self.examples.get(number)
+            example = examples.get(number)
             if count is not None and rng.random() < _FLIPPED:
                 example = _flipped(example)
             fitted = (_fitted(mask, self.size) for mask in example.masks)

@@ -162,6 +162,20 @@ def test_what_lies_on_a_thing_of_its_colour_leaves_that_behind(predictor: Predic
     assert mask_iou(mask, frame.labels == 2) > 0.8
 
 
+@pytest.mark.parametrize("label", [1, 3])
+def test_what_touches_an_object_is_not_taken_in(label: int, predictor: Predictor) -> None:
+    """Though nobody asked for it: 1 is slowly covered by another and comes out again, 3 is covered,
+    and later lies on something as grey as itself."""
+    scene, watched = MovingScene(105, SIZE, 4), Watched(predictor)
+    first = scene.frame(0)
+    watched.start(first.image, {"a": click(first.labels == label)})
+    for index in range(1, 176):
+        frame = scene.frame(index)
+        mask = watched.step(frame.image)["a"]
+    assert mask_iou(mask, frame.labels == label) > 0.8
+    assert list(watched.tracker.boxes) == ["a"] and len(watched.tracker) == 1
+
+
 def test_a_lookalike_that_is_shown_is_an_object_like_others(predictor: Predictor) -> None:
     watched = Watched(predictor)
     watched.start(twins(0, False), {"a": Prompt(points=[(70, 120)])})

@@ -64,7 +64,7 @@ def test_samples_show_the_object_that_is_wanted(count: int | None, tmp_path: Pat
     examples: Examples = SceneExamples((1,), (128, 128))
     if count is not None:
         examples = write_labels(tmp_path, (90, 128), count)
-    samples = PromptSamples(examples, config, prompts=4, seed=7)
+    samples = PromptSamples([examples], config, prompts=4, seed=7)
     batch = collate([samples[position] for position in range(3)])
     again = collate([samples[position] for position in range(3)])
     assert torch.equal(batch.pixels, again.pixels) and torch.equal(batch.points, again.points)
@@ -76,6 +76,19 @@ def test_samples_show_the_object_that_is_wanted(count: int | None, tmp_path: Pat
             assert target[int(y), int(x)] > 0
             seen += 1
     assert seen > 2
+
+
+def test_samples_are_of_all_sources_in_turn(tmp_path: Path) -> None:
+    config = dataclasses.replace(DEMO, image_size=128)
+    scenes, files = SceneExamples((1,), (128, 128)), write_labels(tmp_path, (128, 128), 2)
+    both = PromptSamples([scenes, files], config, prompts=1, seed=7)
+    for number in range(2):
+        np.testing.assert_array_equal(
+            both[2 * number][0].transpose(1, 2, 0), scenes.get(number).image
+        )
+    # In an order of their own, and some mirrored.
+    sums = {int(both[2 * number + 1][0].sum()) for number in range(2)}
+    assert sums == {int(files.get(number).image.sum()) for number in range(2)}
 
 
 def test_mask_loss_is_small_only_for_the_right_mask() -> None:
@@ -295,10 +308,12 @@ def arguments_of(run: Path, tmp_path: Path, data: str = "scenes", **options: obj
         **options,
     }
     given = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
-    return [data, str(run), *given]
+    return [*data.split(), str(run), *given]
 
 
-@pytest.mark.parametrize(("optimizer", "data"), [("adamw", "scenes"), ("muon", "robot-scenes")])
+@pytest.mark.parametrize(
+    ("optimizer", "data"), [("adamw", "scenes"), ("muon", "scenes robot-scenes")]
+)
 def test_finetuning_goes_on_to_the_bit(
     optimizer: str, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
