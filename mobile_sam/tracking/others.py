@@ -6,7 +6,7 @@ found in its place. They have to be followed to be told from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -32,17 +32,16 @@ _LEAST_SIMILARITY_ALIKE = 0.5
 
 
 def places(
-    track: Track, mask: NDArray[np.bool_], taken: Iterable[NDArray[np.bool_]], view: View
+    track: Track, mask: NDArray[np.bool_], taken: NDArray[np.bool_], view: View
 ) -> Iterator[Prompt]:
     """Yields prompts for what there may be: boxes of lookalikes, points beside the object.
 
     Args:
         track: of the object.
         mask: bool (H, W), where it is.
-        taken: bool (H, W) each, what else is followed.
+        taken: bool (H, W), what else is followed.
         view: of the image.
     """
-    taken = list(taken)
     for piece in _lookalikes(track.colours, mask, not track.age, taken, view):
         yield Prompt(box=tight_box(piece), points=inner_points(piece, 1))
     for point in _around(mask, taken):
@@ -80,17 +79,17 @@ def _lookalikes(
     colours: Colours,
     mask: NDArray[np.bool_],
     is_whole: bool,
-    taken: Iterable[NDArray[np.bool_]],
+    taken: NDArray[np.bool_],
     view: View,
 ) -> list[NDArray[np.bool_]]:
     """Returns the largest pieces with an object's colours, bool (H, W) each.
 
     If it is not sure that `mask` is all of the object, what touches it may be a part of it.
     """
-    near, *others = (
-        cv2.dilate(each.astype(np.uint8), CROSS, iterations=_NEAREST) > 0 for each in (mask, *taken)
+    near, others = (
+        cv2.dilate(each.astype(np.uint8), CROSS, iterations=_NEAREST) > 0 for each in (mask, taken)
     )
-    own = (colours.likelihood(view.codes) > 0.5) & ~np.any([near, *others], axis=0)
+    own = (colours.likelihood(view.codes) > 0.5) & ~(near | others)
     own = cv2.morphologyEx(own.astype(np.uint8), cv2.MORPH_OPEN, CROSS) > 0
     if not is_whole:
         own |= near
@@ -101,18 +100,16 @@ def _lookalikes(
     return [pieces == k for k in np.argsort(-areas)[:_PIECES] if areas[k] >= least]
 
 
-def _around(
-    mask: NDArray[np.bool_], taken: Iterable[NDArray[np.bool_]]
-) -> list[NDArray[np.float32]]:
+def _around(mask: NDArray[np.bool_], taken: NDArray[np.bool_]) -> list[NDArray[np.float32]]:
     """Returns points beside an object, x, y, one in each of some directions, none in `taken`."""
     height, width = mask.shape
     size = (width // _REDUCED, height // _REDUCED)
-    own, *others = (
+    own, others = (
         cv2.resize(each.astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) > 0
-        for each in (mask, *taken)
+        for each in (mask, taken)
     )
     distance = _REDUCED * cv2.distanceTransform((~own).astype(np.uint8), cv2.DIST_L2, 5)
-    is_free = (distance > _NEAREST) & (distance < _FARTHEST) & ~np.any([own, *others], axis=0)
+    is_free = (distance > _NEAREST) & (distance < _FARTHEST) & ~(own | others)
     y, x = np.nonzero(is_free)
     (x0, y0), off = middle(own), np.abs(distance[is_free] - (_NEAREST + _FARTHEST) / 2)
     direction = (np.arctan2(y - y0, x - x0) / (2 * np.pi) + 0.5) * _DIRECTIONS

@@ -202,6 +202,7 @@ class Tracker:
                 evidence[track] = found
         claims = self._claims(view, small, evidence)
         self._settle(claims)
+        covered = _covered(claim.mask for claim in claims.values())
         for track in self._all():
             track.age += 1
             claim = claims.get(track)
@@ -209,8 +210,9 @@ class Tracker:
                 track.mask, track.confidence = None, 0.0
                 track.unseen += 1
             else:
-                others = (each.mask for other, each in claims.items() if other is not track)
-                self._learn(track, claim, _is_touched(claim.mask, others), view, seconds)
+                near = cv2.dilate(claim.mask.astype(np.uint8), _TOUCHING) > 0
+                is_touched = bool((near & (covered > claim.mask)).any())
+                self._learn(track, claim, is_touched, view, seconds)
         self._others = [t for t in self._others if t.state is not TrackState.LOST]
         period = max(_LOOK_EVERY, len(self._tracks))  # not for many objects in one image
         turn = [t for i, t in enumerate(self._tracks.values()) if (t.age + i) % period == 0]
@@ -282,16 +284,17 @@ class Tracker:
         if len(self._others) >= _OTHERS or any(track.mask is None for track in self._all()):
             return  # what is found could be the one that is not seen
         masks = {track: track.mask for track in self._all() if track.mask is not None}
+        covered = _covered(masks.values())
         asked: list[tuple[Track, Prompt]] = []
         for track in objects:
             if np.count_nonzero(masks[track]) < _WHOLE_AREA * track.area:
                 continue  # what is found could be the rest of it
-            taken = [mask for other, mask in masks.items() if other is not track]
+            taken = covered > masks[track]
             asked += ((track, prompt) for prompt in places(track, masks[track], taken, view))
         if not asked:
             return
         found = self._predictor.decode(embedding, [prompt for _, prompt in asked])
-        followed = np.any(list(masks.values()), axis=0)
+        followed = covered > 0
         for number, ((track, prompt), mask) in enumerate(zip(asked, found.masks, strict=True)):
             estimate = float(found.predicted_iou[number])
             thing = other_thing(prompt, mask, estimate, followed, track, view)
@@ -412,10 +415,9 @@ def _is_same(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
     return bool(np.count_nonzero(one & other) > _OVERLAP * smaller)
 
 
-def _is_touched(mask: NDArray[np.bool_], others: Iterable[NDArray[np.bool_]]) -> bool:
-    """Returns whether one of the other masks touches a mask."""
-    near = cv2.dilate(mask.astype(np.uint8), _TOUCHING) > 0
-    return any(bool((near & other).any()) for other in others)
+def _covered(masks: Iterable[NDArray[np.bool_]]) -> NDArray[np.int64]:
+    """Returns how many masks each pixel is in: it is in another than its own if that is more."""
+    return np.sum(list(masks), axis=0, dtype=np.int64)
 
 
 def _working_size(image_hw: tuple[int, int]) -> tuple[int, int]:
