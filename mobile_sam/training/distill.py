@@ -138,7 +138,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--config", type=Path, metavar="JSON", help="the student's sizes (MobileSAM's)"
     )
-    parser.add_argument("--start", metavar="WEIGHTS", help="weights that the student starts from")
+    parser.add_argument(
+        "--start-from", metavar="WEIGHTS", help="weights that the student starts from"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batch", type=int, default=8, help="pictures a process (%(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="that read (%(default)s)")
@@ -174,8 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _student(options: argparse.Namespace) -> Sam:
     """Returns the model to train, with gradients for its image encoder alone."""
-    if options.start:
-        student = load_sam(options.start)
+    if options.start_from:
+        student = load_sam(options.start_from)
     elif options.config:
         student = Sam(SamConfig.from_json(options.config.read_text()))
     else:

@@ -3,8 +3,8 @@
 SAM's losses (`losses`), its prompts with jitter, and its corrective clicks; for the encoder also
 the affinities of all pixels (`affinity`).
 
-    python -m mobile_sam.training.finetune coco:instances.json:images RUN --start mobile_sam \\
-        --train decoder --steps 5000
+    python -m mobile_sam.training.finetune coco:instances.json:images RUN \\
+        --start-from mobile_sam --train decoder --steps 5000
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "data", nargs="+", help=f"{EXAMPLES_FORMS}; of several, examples are taken in turn"
     )
     parser.add_argument("directory", type=Path, metavar="RUN", help="where to")
-    parser.add_argument("--start", metavar="WEIGHTS", help="weights to start from")
+    parser.add_argument("--start-from", metavar="WEIGHTS", help="weights to start from")
     parser.add_argument(
         "--config", type=Path, metavar="JSON", help="sizes of a model to begin anew (the demo's)"
     )
@@ -195,8 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = loop_settings(options)
         torch.manual_seed(settings.seed)
-        if options.start:
-            sam = load_sam(options.start)
+        if options.start_from:
+            sam = load_sam(options.start_from)
         else:
             sam = Sam(SamConfig.from_json(options.config.read_text()) if options.config else DEMO)
         size = sam.config.image_size

@@ -6,11 +6,13 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -18,12 +20,13 @@ import pytest
 import torch
 from small_model import SMALL
 from torch import nn
+from torch.distributed import run as torchrun
 
 from mobile_sam.checkpoints import WeightsError, load_sam, save_safetensors
 from mobile_sam.modeling import Sam
 from mobile_sam.pictures import PictureError
 from mobile_sam.scenes import draw_scene
-from mobile_sam.training import distill, embeddings, experiment
+from mobile_sam.training import distill, embeddings, experiment, finetune
 from mobile_sam.training.batches import Batches, index_at
 from mobile_sam.training.distributed import Group
 from mobile_sam.training.embeddings import EmbeddingStore, StoreError, embed
@@ -358,6 +361,19 @@ def test_both_commands_the_second_in_two_processes(
     assert json.loads(trained.config.to_json())["image_size"] == 64
     assert distill.main([*common, "none", "--steps", "0"]) == 1
     assert "steps is 0, the least is 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [distill, finetune])
+def test_torchrun_leaves_every_option_to_the_command(
+    command: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    options = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out)) - {"--help"}
+    assert {"--start-from", "--steps", "--precision"} <= options
+    for option in options:  # torchrun wants no beginning of its own options, wherever they stand
+        given = torchrun.parse_args(["-m", command.__name__, "run/", option, "1"])
+        assert given.training_script_args == ["run/", option, "1"], option
 
 
 @pytest.mark.slow

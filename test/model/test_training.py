@@ -351,7 +351,7 @@ def test_only_the_chosen_part_changes(part: str, tmp_path: Path) -> None:
     save_safetensors(Sam(SMALL), start)
     run = tmp_path / "run"
     # With a process that makes the samples, as by default.
-    arguments = arguments_of(run, tmp_path, start=start, train=part, average=0, workers=1)
+    arguments = arguments_of(run, tmp_path, start_from=start, train=part, average=0, workers=1)
     assert finetune.main(arguments) == 0
     before, after = (load_sam(p).state_dict() for p in (start, run / "weights.safetensors"))
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
@@ -361,7 +361,7 @@ def test_only_the_chosen_part_changes(part: str, tmp_path: Path) -> None:
 
 def test_errors_of_the_user_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for options, message in (
-        ({"start": "none"}, "no weights of the name 'none'"),
+        ({"start_from": "none"}, "no weights of the name 'none'"),
         ({"precision": "fp8"}, "precision 'fp8' is none of"),
         ({"optimizer": "sgd"}, "optimizer 'sgd' is neither"),
     ):
