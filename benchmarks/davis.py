@@ -113,8 +113,11 @@ def main() -> None:
     parser.add_argument("davis", type=Path, help="folder of the data set")
     parser.add_argument("--videos", nargs="*", help="names of some (default: those there are)")
     parser.add_argument("--weights", default="mobile_sam", help="name or path (%(default)s)")
+    parser.add_argument("--backend", default="auto", help="of the encoder (%(default)s)")
+    parser.add_argument("--precision", default="auto", help="of the encoder (%(default)s)")
     options = parser.parse_args()
-    predictor = Predictor.from_weights(options.weights)
+    way = {"backend": options.backend, "precision": options.precision}
+    predictor = Predictor.from_weights(options.weights, **way)
     folder = options.davis / "JPEGImages" / "480p"
     names = options.videos or sorted(path.name for path in folder.iterdir())
     print(f"| video | images | {' | '.join(WAYS)} |\n|---|---|{'---|' * len(WAYS)}")
@@ -130,7 +133,8 @@ def main() -> None:
         means.append(of_video)
         print(f"| {name} | {len(video)} | {' | '.join(f'{m:.3f}' for m in of_video)} |", flush=True)
     print(f"| **mean** | {images} | {' | '.join(f'{m:.3f}' for m in np.mean(means, axis=0))} |")
-    print(f"\n{machine()}, weights {options.weights}, {datetime.date.today()}")
+    ran = f"weights {options.weights}, {options.backend} {options.precision}"
+    print(f"\n{machine()}, {ran}, {datetime.date.today()}")
 
 
 if __name__ == "__main__":

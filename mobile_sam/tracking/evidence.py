@@ -25,6 +25,9 @@ _STIFF = 0.85  # of the template, from which on it moved like a similarity
 _SQUEEZED, _STRETCHED = 0.9, 1.1  # by bending, at most
 _SEARCH_SHARE = 0.3  # of a window of the object's size that has to have its colours
 _FOUND_SHARE = 0.25  # of its area that has to be in one piece
+_BELIEVED = 0.5  # from which on a pixel is thought to be the object's
+_LEAST_BELIEVED = 0.3  # of its area, for an object to be there
+_LEAST_CELLS = 8  # that it has: of less, cells are too coarse to say much
 CROSS = np.ones((3, 3), np.uint8)
 
 
@@ -61,6 +64,7 @@ class Evidence:
         share: of the template that is seen.
         field: float32 (h, w), -1 to 1: whether a mask gains or loses by a pixel.
         difference: levels that what is seen differs from the template, on average.
+        is_remembered: whether it is SAM's features that say so.
     """
 
     template: Template
@@ -69,6 +73,7 @@ class Evidence:
     share: float
     field: NDArray[np.float32]
     difference: float
+    is_remembered: bool = False
 
 
 def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -202,3 +207,29 @@ def search(
     template = Template(view.image[rows, columns].copy(), piece, columns.start, rows.start)
     field = np.where(piece, 1, -1).astype(np.float32)
     return Evidence(template, None, piece, 1.0, field, 0.0)
+
+
+def remembered(
+    belief: NDArray[np.float32], area: float, taken: NDArray[np.bool_], view: View
+) -> Evidence | None:
+    """Makes evidence of what SAM's features say.
+
+    Args:
+        belief: float32 (h, w), how much of each cell is the object's (`memory`).
+        area: pixels the object has when all of it is seen.
+        taken: bool (H, W), where other objects are.
+        view: of the image.
+
+    Returns:
+        What was found, or None if it is too little, or the object too small.
+    """
+    height, width = view.size
+    if area * belief.size < _LEAST_CELLS * height * width:
+        return None
+    fine = cv2.resize(belief, (width, height), interpolation=cv2.INTER_LINEAR)
+    own = (fine > _BELIEVED) & ~taken
+    if np.count_nonzero(own) < max(LEAST_AREA, _LEAST_BELIEVED * area):
+        return None
+    template = Template.cut(view.image, own)
+    field = (2 * fine - 1)[template.window].astype(np.float32)
+    return Evidence(template, None, template.mask, 1.0, field, 0.0, is_remembered=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mobile_sam.tracking.appearance import Colours, Template
+from mobile_sam.tracking.memory import Memory
 from mobile_sam.tracking.motion import Motion, times
 
 _LOST_AFTER = 5  # images without it
@@ -63,6 +64,7 @@ class Track:
     predicted_iou: float
     seconds: float  # when it was seen last
     motion: Motion  # in `interval` seconds
+    memory: Memory | None = None  # None: another thing, that nobody asked for
     interval: float = 0.0
     noise: float = _FIRST_NOISE
     age: int = 0
@@ -87,7 +89,9 @@ class Track:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Returns all of it as arrays by names, of which `from_arrays` makes the same track."""
         parts = {"template": vars(self.template), "colours": vars(self.colours)}
-        values = {name: value for name, value in vars(self).items() if name not in parts}
+        if self.memory is not None:
+            parts["memory"] = {n: tensor.cpu().numpy() for n, tensor in vars(self.memory).items()}
+        values = {n: v for n, v in vars(self).items() if n not in (*parts, "memory")}
         values["logits"] = self.logits.numpy()
         for part, of_part in parts.items():
             values |= {f"{part}.{name}": value for name, value in of_part.items()}
@@ -105,5 +109,7 @@ class Track:
             return {name.removeprefix(f"{part}."): values.pop(name) for name in names}
 
         template, colours = Template(**take("template")), Colours.restored(take("colours"))
+        seen = {name: torch.from_numpy(array) for name, array in take("memory").items()}
+        values["memory"] = Memory(**seen) if seen else None
         values["logits"] = torch.from_numpy(values["logits"])
         return cls(template=template, colours=colours, **({"mask": None} | values))

@@ -7,10 +7,12 @@ For each object and image:
    image is what can be seen of it.
 2. SAM is asked with that part's box and points. Of its masks, the one that agrees best with the
    evidence is taken.
-3. A mask that does not agree, or whose colours are not the object's, is none: then something is in
-   front of it. After a few such images it is lost, and looked for by its colours everywhere.
-4. Where two objects claim the same pixels, the one whose colours they have gets them.
-5. Other things are followed as well, though nobody asked for them: those around an object, so that
+3. A mask that does not agree, or whose colours are not the object's, is none. SAM's own features
+   are asked then: if they remember where the object is, SAM is asked once more, for that.
+4. If that is none either, something is in front of it. After a few such images it is lost, and
+   looked for by its colours everywhere.
+5. Where two objects claim the same pixels, the one whose colours they have gets them.
+6. Other things are followed as well, though nobody asked for them: those around an object, so that
    it does not take in what it touches, and those that have its colours, so that it is not taken for
    one of them when it is hidden.
 """
@@ -19,7 +21,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -32,7 +33,7 @@ from torch import Tensor
 from mobile_sam.modeling import ALL
 from mobile_sam.predictor import Embedding, Predictor, scaled_size
 from mobile_sam.prompts import Prompt
-from mobile_sam.segments import Segments, inner_points, tight_box
+from mobile_sam.segments import Segments, tight_box
 from mobile_sam.tracking.appearance import (
     Colours,
     Template,
@@ -40,27 +41,32 @@ from mobile_sam.tracking.appearance import (
     similarity,
     tell_apart,
 )
-from mobile_sam.tracking.evidence import LEAST_AREA, Evidence, View, predict, search
+from mobile_sam.tracking.claim import (
+    SURE_SIMILARITY,
+    Claim,
+    agreement_of,
+    is_good,
+    prompts_of,
+    raster_of,
+)
+from mobile_sam.tracking.evidence import (
+    LEAST_AREA,
+    Evidence,
+    View,
+    predict,
+    remembered,
+    search,
+)
+from mobile_sam.tracking.memory import Memory, cell_features
 from mobile_sam.tracking.motion import still
 from mobile_sam.tracking.others import other_thing, places
 from mobile_sam.tracking.track import Track, TrackedObject, TrackState
 
 _WORKING_SIDE = 640  # pixels: larger images are scaled down for all but the masks
-_POINTS = 3
 _LEAST_SHARE = 0.15  # of the template that has to be seen
 _WHOLE_SHARE = 0.85  # from which on all of it is seen
-_LEAST_AGREEMENT = 0.5
-_LEAST_AGREEMENT_FOUND = 0.4
 _SURE_AGREEMENT = 0.6
 _IOU_WEIGHT = 0.3  # of the model's own estimate, in the choice between masks
-_BY_AGREEMENT, _BY_LIKELIHOOD = 0.4, 0.5  # weights beside the similarity's, which is 1
-_LEAST_SUPPORT = 1.55  # of 1.9, by all three
-_SURE_SUPPORT = 1.2  # of 1.4, by similarity and agreement
-_LEAST_STEADY, _MOST_STEADY = 0.85, 1.1  # times its template's size
-_LARGEST = 1.5  # times its template's size
-_LEAST_SIMILARITY_FOUND = 0.75
-_SURE_SIMILARITY = 0.9
-_SMALLER, _LARGER = 0.3, 1.8  # than its usual area
 _OVERLAP = 0.5  # of the smaller mask, from which on two objects cannot both be right
 _RATE = 0.1
 _OTHER = "other"  # before the numbers of other things in a state
@@ -68,38 +74,6 @@ _LOOK_EVERY = 10  # images, for other things, or as many as there are objects
 _OTHERS = 4  # that are followed, at most
 _WHOLE_AREA = 0.8  # of its usual area, from which on no part of an object is missing
 _TOUCHING = np.ones((9, 9), np.uint8)  # less than 5 pixels from each other
-
-
-@dataclass(frozen=True, eq=False)
-class _Claim:
-    """A mask that an object may have in an image."""
-
-    evidence: Evidence
-    mask: NDArray[np.bool_]
-    agreement: float
-    similarity: float
-    logits: Tensor
-    predicted_iou: float
-
-    @property
-    def rank(self) -> float:
-        return self.similarity + 0.2 * self.agreement
-
-    @property
-    def support(self) -> float:
-        """What speaks for it, beside its likelihood."""
-        return self.similarity + _BY_AGREEMENT * self.agreement
-
-    @property
-    def size(self) -> float:
-        """Times its template's."""
-        return np.count_nonzero(self.mask) / np.count_nonzero(self.evidence.template.mask)
-
-    @property
-    def is_sure(self) -> bool:
-        """Whether the object's area and colours may be learnt from it."""
-        is_steady = _LEAST_STEADY < self.size < _MOST_STEADY
-        return self.similarity > _SURE_SIMILARITY or (self.support > _SURE_SUPPORT and is_steady)
 
 
 class Tracker:
@@ -167,6 +141,7 @@ class Tracker:
         view = View.of(_working(image))
         small = dataclasses.replace(embedding, image_size=view.size)
         masks = self._predictor.segments(logits, iou, small).masks
+        features = cell_features(small)
         empty = []
         for number, (id, mask) in enumerate(zip(prompts, masks, strict=True)):
             if np.count_nonzero(mask) < LEAST_AREA:
@@ -174,6 +149,7 @@ class Tracker:
                 continue
             before = self._tracks.get(id)
             track = _begin(id, view, mask, logits[number], float(iou[number]), seconds)
+            track.memory = Memory.of(features, mask)
             if before is not None:
                 track.motion, track.interval, track.age = before.motion, before.interval, before.age
             self._tracks[id] = track
@@ -202,6 +178,16 @@ class Tracker:
                 evidence[track] = found
         claims = self._claims(view, small, evidence)
         self._settle(claims)
+        features = cell_features(small)
+        beliefs = self._beliefs(features)
+        taken = _covered(claim.mask for claim in claims.values()) > 0
+        evidence = {}
+        for track, belief in beliefs.items():
+            found = None if track in claims else remembered(belief, track.area, taken, view)
+            if found is not None:
+                evidence[track] = found
+        claims |= self._claims(view, small, evidence)
+        self._settle(claims)
         covered = _covered(claim.mask for claim in claims.values())
         for track in self._all():
             track.age += 1
@@ -213,6 +199,8 @@ class Tracker:
                 near = cv2.dilate(claim.mask.astype(np.uint8), _TOUCHING) > 0
                 is_touched = bool((near & (covered > claim.mask)).any())
                 self._learn(track, claim, is_touched, view, seconds)
+                if track.memory is not None and track in beliefs:
+                    track.memory.learn(features, claim.mask, beliefs[track])
         self._others = [t for t in self._others if t.state is not TrackState.LOST]
         period = max(_LOOK_EVERY, len(self._tracks))  # not for many objects in one image
         turn = [t for i, t in enumerate(self._tracks.values()) if (t.age + i) % period == 0]
@@ -316,14 +304,23 @@ class Tracker:
         taken = [t.mask for t in self._all() if t is not track and t.mask is not None]
         return search(track.colours, track.area, taken, view)
 
+    def _beliefs(self, features: Tensor) -> dict[Track, NDArray[np.float32]]:
+        """Returns what SAM's features say of the objects; of lost ones only now and then."""
+        return {
+            track: track.memory.belief(features, track.unseen)
+            for track in self._tracks.values()
+            if track.memory is not None
+            and (track.state is not TrackState.LOST or track.unseen % _LOOK_EVERY == 0)
+        }
+
     def _claims(
         self, view: View, embedding: Embedding, evidence: Mapping[Track, Evidence]
-    ) -> dict[Track, _Claim]:
+    ) -> dict[Track, Claim]:
         """Asks SAM, chooses a mask for each object and leaves out those not good enough."""
         if not evidence:
             return {}
         objects = set(self._tracks.values())
-        asked = [_prompts(found, track in objects) for track, found in evidence.items()]
+        asked = [prompts_of(found, track in objects) for track, found in evidence.items()]
         prompts = [prompt for of_one in asked for prompt in of_one]
         all_logits, all_iou = self._predictor.logits(embedding, prompts, ALL)
         each = all_iou.shape[1]
@@ -333,7 +330,7 @@ class Tracker:
         choices, agreements, first = [], [], 0
         for of_one, found in zip(asked, evidence.values(), strict=True):
             part = slice(first, first + len(of_one) * each)
-            of_each = _agreement(filled[part], _raster(found, view.size, filled.shape[-1]))
+            of_each = agreement_of(filled[part], raster_of(found, view.size, filled.shape[-1]))
             best = int((of_each + _IOU_WEIGHT * estimates[part]).argmax())
             choices.append(first + best)
             agreements.append(float(of_each[best]))
@@ -345,15 +342,14 @@ class Tracker:
         ):
             if np.count_nonzero(mask) < LEAST_AREA:
                 continue
-            codes = view.codes[mask]
-            alike = similarity(histogram(codes), track.colours.own)
+            alike = similarity(histogram(view.codes[mask]), track.colours.own)
             row, estimate = logits[choice].cpu(), float(iou[choice])
-            claim = _Claim(found, mask, agreement, alike, row, estimate)
-            if _is_good(claim, track, float(track.colours.likelihood(codes).mean())):
+            claim = Claim(found, mask, agreement, alike, row, estimate)
+            if is_good(claim, track, view):
                 claims[track] = claim
         return claims
 
-    def _settle(self, claims: dict[Track, _Claim]) -> None:
+    def _settle(self, claims: dict[Track, Claim]) -> None:
         """Takes from objects what others have a better claim to."""
         best_first = sorted(claims, key=lambda track: -claims[track].rank)
         for number, track in enumerate(best_first):
@@ -362,15 +358,17 @@ class Tracker:
                 del claims[track]
 
     def _learn(
-        self, track: Track, claim: _Claim, is_touched: bool, view: View, seconds: float
+        self, track: Track, claim: Claim, is_touched: bool, view: View, seconds: float
     ) -> None:
         """Takes over what an object looks like now, and how it moves."""
         evidence, mask = claim.evidence, claim.mask
         is_whole = (evidence.share >= _WHOLE_SHARE and claim.agreement >= _SURE_AGREEMENT) or (
-            claim.size > _WHOLE_SHARE and claim.similarity > _SURE_SIMILARITY
+            claim.size > _WHOLE_SHARE and claim.similarity > SURE_SIMILARITY
         )
         if evidence.motion is None:
             track.template, track.motion = Template.cut(view.image, mask), still()
+            if evidence.is_remembered:  # it may look otherwise from now on
+                track.colours.learn(view.codes, mask)
         elif is_whole:
             track.template = Template.cut(view.image, mask)
             track.noise += _RATE * (evidence.difference - track.noise)
@@ -385,7 +383,7 @@ class Tracker:
             track.motion, track.interval = evidence.motion, seconds - track.seconds
         track.mask, track.seconds, track.unseen = mask, seconds, 0
         track.logits, track.predicted_iou = claim.logits, claim.predicted_iou
-        track.confidence = min(1.0, claim.agreement * claim.similarity)
+        track.confidence = claim.confidence
 
 
 def _begin(
@@ -431,48 +429,3 @@ def _working(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return image
     smaller = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return smaller.astype(np.uint8, copy=False)
-
-
-def _prompts(evidence: Evidence, is_object: bool) -> list[Prompt]:
-    """Returns what to ask SAM: the box and a point for what is seen; for an object that somebody
-    asked for, also points for the whole."""
-    origin = (evidence.template.x, evidence.template.y)
-    points = inner_points(evidence.seen, _POINTS) + np.array(origin, np.float32)
-    x0, y0, x1, y1 = tight_box(evidence.seen) + np.array(origin * 2, np.float32)
-    box = np.array([x0 - 1, y0 - 1, x1 + 1, y1 + 1], np.float32)
-    of_seen = Prompt(box=box, points=points[:1])
-    return [of_seen, Prompt(points=points)] if is_object else [of_seen]
-
-
-def _raster(evidence: Evidence, image_hw: tuple[int, int], side: int) -> NDArray[np.float32]:
-    """Returns an evidence's field on the raster of the logits, -1 where it says nothing."""
-    field = np.full(image_hw, -1, np.float32)
-    field[evidence.template.window] = evidence.field
-    height, width = scaled_size(image_hw, side)
-    raster = np.full((side, side), -1, np.float32)
-    raster[:height, :width] = cv2.resize(field, (width, height), interpolation=cv2.INTER_AREA)
-    return raster
-
-
-def _agreement(masks: NDArray[np.bool_], field: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns for each mask (N, m, m) what it gains of a field (m, m), of all there is to gain and
-    what it loses: as IoU does, for a field of -1 and 1."""
-    gain = (masks * np.maximum(field, 0)).sum(axis=(1, 2))
-    loss = (masks * np.maximum(-field, 0)).sum(axis=(1, 2))
-    return gain / np.maximum(np.maximum(field, 0).sum() + loss, 1e-6)
-
-
-def _is_good(claim: _Claim, track: Track, likelihood: float) -> bool:
-    """Returns whether a mask is the object's."""
-    if claim.evidence.motion is None:
-        return (
-            claim.similarity >= _LEAST_SIMILARITY_FOUND
-            and claim.agreement >= _LEAST_AGREEMENT_FOUND
-            and _SMALLER < float(np.count_nonzero(claim.mask)) / track.area < _LARGER
-        )
-    by_likelihood = _BY_LIKELIHOOD * min(1.0, likelihood / track.colours.usual)
-    return (
-        claim.support + by_likelihood >= _LEAST_SUPPORT
-        and claim.agreement >= _LEAST_AGREEMENT
-        and claim.size < _LARGEST
-    )

@@ -16,6 +16,7 @@ from mobile_sam.scenes import MovingScene
 from mobile_sam.segments import inner_points, tight_box
 from mobile_sam.tracking import Tracker, TrackState
 from mobile_sam.tracking.appearance import Colours, tell_apart
+from mobile_sam.tracking.memory import Memory
 from mobile_sam.tracking.motion import bend, follow, still, times
 from mobile_sam.training.evaluate import mask_iou
 
@@ -252,6 +253,60 @@ def test_what_bends_is_followed(predictor: Predictor) -> None:
         image, mask = snake(index)
         overlaps.append(mask_iou(watched.step(image)["a"], mask))
     assert np.mean(overlaps) > 0.8 and min(overlaps) > 0.5, overlaps
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.5])
+def test_the_light_is_switched(predictor: Predictor, factor: float) -> None:
+    """No pixel and no colour is what it was: SAM's features remember the objects."""
+    watched = Watched(predictor)
+    first = SCENE.frame(0)
+    watched.start(first.image, {str(k): click(first.labels == k) for k in range(1, 5)})
+    for index in range(1, 12):
+        scene, light = SCENE.frame(index), factor if index > 3 else 1.0
+        masks = watched.step(np.clip(scene.image * light, 0, 255).astype(np.uint8))
+    for id, mask in masks.items():
+        assert mask_iou(mask, scene.labels == int(id)) > 0.8, id
+
+
+def cells(features: np.ndarray) -> torch.Tensor:
+    """Features of a map's cells, float (h, w, C), as directions (C, h, w)."""
+    return torch.nn.functional.normalize(torch.from_numpy(features).permute(2, 0, 1), dim=0)
+
+
+def test_memory_finds_cells_where_they_went() -> None:
+    """No two are alike, and all of them move; not farther than an object may, and in an image in
+    which it was not seen twice that."""
+    seen = np.random.default_rng(0).normal(size=(24, 40, 32)).astype(np.float32)
+    mask = np.zeros((240, 400), bool)
+    mask[60:100, 70:130] = True
+    memory = Memory.of(cells(seen), mask)
+    for step, unseen, is_found in ((5, 0, True), (9, 0, False), (9, 1, True)):
+        belief = memory.belief(cells(np.roll(seen, (2, step), (0, 1))), unseen)
+        moved = np.roll(mask, (20, 10 * step), (0, 1))[5::10, 5::10]
+        assert belief.shape == moved.shape
+        error = np.abs(belief - moved)[2:, step:]  # the others came in at the edge
+        assert (error.max() < 0.01) == is_found
+    small = cells(seen[:1, :3])
+    assert Memory.of(small, np.ones((10, 30), bool)).belief(small, 0).min() > 0.99
+
+
+def test_memory_keeps_a_part_that_a_mask_leaves_out_and_takes_no_other_thing() -> None:
+    rng = np.random.default_rng(1)
+    seen = cells(rng.normal(size=(24, 40, 32)).astype(np.float32))
+    whole, half, other = (np.zeros((240, 400), bool) for _ in range(3))
+    whole[60:100, 70:130], half[60:100, 70:110], other[150:190, 70:130] = True, True, True
+    memory = Memory.of(seen, whole)
+    for mask in [half] * 5 + [other] * 5:
+        belief = memory.belief(seen, 0)
+        np.testing.assert_allclose(belief, whole[5::10, 5::10], atol=0.01)
+        memory.learn(seen, mask, belief)
+    assert len(memory.shares) == len(memory.features) == 4  # the first and the last three
+    grown = whole.copy()
+    grown[60:100, 60:140] = True
+    for _ in range(4):
+        memory.learn(seen, grown, memory.belief(seen, 0))
+    np.testing.assert_allclose(memory.belief(seen, 0)[6:10, 7:13], 1, atol=0.01)
+    assert memory.belief(seen, 0)[6:10, [6, 13]].min() > 0.5, "it is more than it was at first"
 
 
 def test_masks_of_large_images_are_of_their_size(predictor: Predictor) -> None:

@@ -1,0 +1,127 @@
+"""What SAM is asked about an object, and whether the mask that it gives can be the object's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mobile_sam.predictor import scaled_size
+from mobile_sam.prompts import Prompt
+from mobile_sam.segments import inner_points, tight_box
+from mobile_sam.tracking.evidence import Evidence, View
+from mobile_sam.tracking.track import Track
+
+_POINTS = 3
+_LEAST_AGREEMENT = 0.5
+_LEAST_AGREEMENT_FOUND = 0.4
+_BY_AGREEMENT, _BY_LIKELIHOOD = 0.4, 0.5  # weights beside the similarity's, which is 1
+_LEAST_SUPPORT = 1.55  # of 1.9, by all three
+_SURE_SUPPORT = 1.2  # of 1.4, by similarity and agreement
+_LEAST_STEADY, _MOST_STEADY = 0.85, 1.1  # times its template's size
+_LARGEST = 1.5  # times its template's size
+_LEAST_SIMILARITY_FOUND = 0.75
+SURE_SIMILARITY = 0.9
+_LEAST_AGREEMENT_REMEMBERED, _LEAST_BELIEF = 0.6, 0.6
+_SMALLER, _LARGER = 0.3, 1.8  # than its usual area
+
+
+@dataclass(frozen=True, eq=False)
+class Claim:
+    """A mask that an object may have in an image."""
+
+    evidence: Evidence
+    mask: NDArray[np.bool_]
+    agreement: float
+    similarity: float
+    logits: Tensor
+    predicted_iou: float
+
+    @property
+    def rank(self) -> float:
+        return self.similarity + 0.2 * self.agreement
+
+    @property
+    def support(self) -> float:
+        """What speaks for it, beside its likelihood."""
+        return self.similarity + _BY_AGREEMENT * self.agreement
+
+    @property
+    def size(self) -> float:
+        """Times its template's."""
+        return np.count_nonzero(self.mask) / np.count_nonzero(self.evidence.template.mask)
+
+    @property
+    def belief(self) -> float:
+        """How much of it is the object's, where it is SAM's features that say where that is."""
+        inside = self.evidence.field[self.mask[self.evidence.template.window]]
+        return float((inside + 1).sum() / (2 * np.count_nonzero(self.mask)))
+
+    @property
+    def confidence(self) -> float:
+        """0 to 1, how well it agrees with where the object is thought to be, and looks like it."""
+        alike = self.belief if self.evidence.is_remembered else self.similarity
+        return min(1.0, self.agreement * alike)
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the object's area and colours may be learnt from it."""
+        is_steady = _LEAST_STEADY < self.size < _MOST_STEADY
+        return self.similarity > SURE_SIMILARITY or (self.support > _SURE_SUPPORT and is_steady)
+
+
+def prompts_of(evidence: Evidence, is_object: bool) -> list[Prompt]:
+    """Returns what to ask SAM: the box and a point for what is seen; for an object that somebody
+    asked for, also points for the whole."""
+    origin = (evidence.template.x, evidence.template.y)
+    points = inner_points(evidence.seen, _POINTS) + np.array(origin, np.float32)
+    x0, y0, x1, y1 = tight_box(evidence.seen) + np.array(origin * 2, np.float32)
+    box = np.array([x0 - 1, y0 - 1, x1 + 1, y1 + 1], np.float32)
+    of_seen = Prompt(box=box, points=points[:1])
+    return [of_seen, Prompt(points=points)] if is_object else [of_seen]
+
+
+def raster_of(evidence: Evidence, image_hw: tuple[int, int], side: int) -> NDArray[np.float32]:
+    """Returns an evidence's field on the raster of the logits, -1 where it says nothing."""
+    field = np.full(image_hw, -1, np.float32)
+    field[evidence.template.window] = evidence.field
+    height, width = scaled_size(image_hw, side)
+    raster = np.full((side, side), -1, np.float32)
+    raster[:height, :width] = cv2.resize(field, (width, height), interpolation=cv2.INTER_AREA)
+    return raster
+
+
+def agreement_of(masks: NDArray[np.bool_], field: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns for each mask (N, m, m) what it gains of a field (m, m), of all there is to gain and
+    what it loses: as IoU does, for a field of -1 and 1."""
+    gain = (masks * np.maximum(field, 0)).sum(axis=(1, 2))
+    loss = (masks * np.maximum(-field, 0)).sum(axis=(1, 2))
+    return gain / np.maximum(np.maximum(field, 0).sum() + loss, 1e-6)
+
+
+def is_good(claim: Claim, track: Track, view: View) -> bool:
+    """Returns whether a mask is the object's."""
+    area = float(np.count_nonzero(claim.mask))
+    if claim.evidence.is_remembered:
+        largest = max(track.area, float(np.count_nonzero(track.template.mask)))
+        return (
+            claim.agreement >= _LEAST_AGREEMENT_REMEMBERED
+            and claim.belief >= _LEAST_BELIEF
+            and _SMALLER * track.area < area < _LARGER * largest
+        )
+    if claim.evidence.motion is None:
+        return (
+            claim.similarity >= _LEAST_SIMILARITY_FOUND
+            and claim.agreement >= _LEAST_AGREEMENT_FOUND
+            and _SMALLER * track.area < area < _LARGER * track.area
+        )
+    likelihood = float(track.colours.likelihood(view.codes[claim.mask]).mean())
+    by_likelihood = _BY_LIKELIHOOD * min(1.0, likelihood / track.colours.usual)
+    return (
+        claim.support + by_likelihood >= _LEAST_SUPPORT
+        and claim.agreement >= _LEAST_AGREEMENT
+        and claim.size < _LARGEST
+    )

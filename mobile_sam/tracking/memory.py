@@ -1,0 +1,133 @@
+"""Where an object is, as far as SAM's own features say.
+
+Each cell of an image's embedding is compared with the cells near it in images seen before, of
+which it is known how much of each was the object's: those most alike say how much of this one is.
+So labels are propagated with self-supervised features (Jabri et al. 2020, arXiv:2006.14613), and
+those of SAM's encoder, which are there anyhow, do as well. They mind little that an object bends,
+turns or grows; but a cell is coarse, some 10 pixels of 640.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from mobile_sam.predictor import Embedding, scaled_size
+
+_RECENT = 3  # images that are remembered beside the first
+_REACH = 8  # cells that an object may move from one image to the next
+_FARTHER = 2  # cells for each image in which it was not seen
+_FARTHEST = 48
+_ALIKE = 8  # cells that say something about one
+_TEMPERATURE = 0.05  # of their similarities
+_FULLEST = 4  # cells of the object that count as wholly its own, be they ever so small
+_UNKNOWN = -1.0  # how much of a cell is the object's
+_LEAST_AGREEMENT = 0.6  # of a mask with what was believed, to be remembered
+
+
+def cell_features(embedding: Embedding) -> Tensor:
+    """Returns what an image's cells have not in common, as directions: float (C, h, w), without
+    the padding, on the embedding's device."""
+    height, width = scaled_size(embedding.image_size, embedding.features.shape[-1])
+    features = embedding.features[0, :, :height, :width].float()
+    return F.normalize(features - features.mean(dim=(1, 2), keepdim=True), dim=0)
+
+
+@dataclass(eq=False)
+class Memory:
+    """An object in the images that are remembered: the first, and the last few.
+
+    Attributes:
+        features: float16 (K, C, h, w), of their cells.
+        shares: float32 (K, h, w), how much of each cell is the object's, 0 to 1; below 0 where that
+            is not sure.
+    """
+
+    features: Tensor
+    shares: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor, mask: NDArray[np.bool_]) -> Memory:
+        """Begins with an object's mask, bool (H, W), in an image with these `cell_features`."""
+        return cls(features.half()[None], _shares(mask, features)[None])
+
+    @torch.inference_mode()
+    def belief(self, features: Tensor, unseen: int) -> NDArray[np.float32]:
+        """Returns how much of each cell is the object's, as far as can be told: float32 (h, w).
+
+        Args:
+            features: the image's `cell_features`.
+            unseen: images since the object was seen last: it may be farther away.
+        """
+        believed = features.new_zeros(features.shape[1:])
+        rows, columns = (torch.nonzero(self.shares[-1] != 0).T).cpu()
+        if not len(rows):
+            return believed.cpu().numpy()
+        reach = min(_REACH + _FARTHER * unseen, _FARTHEST)
+        size = believed.shape
+        window, wider = (
+            (_around(rows, far, size[0]), _around(columns, far, size[1]))
+            for far in (reach, 2 * reach)
+        )
+        now = features[:, window[0], window[1]]
+        before = self.features[:, :, wider[0], wider[1]].to(features)
+        shares = self.shares[:, wider[0], wider[1]].flatten().to(features.device)
+        alike = now.flatten(1).T @ before.transpose(0, 1).flatten(1)
+        out = _farther(window, wider, reach).to(alike.device).repeat(1, len(before))
+        alike.masked_fill_(out | (shares < 0), -torch.inf)
+        found = alike.topk(min(_ALIKE, len(shares)), dim=1)
+        votes = (found.values / _TEMPERATURE).softmax(dim=1)
+        own = (votes * shares[found.indices]).sum(dim=1) / self._whole
+        believed[window] = own.clamp(max=1).view(now.shape[1:])
+        return believed.cpu().numpy()
+
+    def learn(self, features: Tensor, mask: NDArray[np.bool_], belief: NDArray[np.float32]) -> None:
+        """Remembers an object's mask in an image.
+
+        Not if it is another thing than was believed; and a cell that was believed to be the
+        object's and is not in the mask is not sure: so no part that a mask leaves out once is lost.
+        """
+        shares, believed = _shares(mask, features), torch.from_numpy(belief)
+        field = 2 * believed - 1
+        parts = shares / self._whole
+        gain, loss = ((parts * (sign * field).clamp(min=0)).sum() for sign in (1, -1))
+        if gain < _LEAST_AGREEMENT * (field.clamp(min=0).sum() + loss):
+            return
+        shares[(believed > 0.5) & (parts < 0.5)] = _UNKNOWN
+        count = len(self.shares)
+        kept = [0, *range(max(1, count + 1 - _RECENT), count)]
+        self.features = torch.cat([self.features[kept].to(features.device), features.half()[None]])
+        self.shares = torch.cat([self.shares[kept], shares[None]])
+
+    @property
+    def _whole(self) -> float:
+        """The share of a cell that counts as all of it."""
+        shares = self.shares[0].flatten()
+        return max(0.05, float(shares.topk(min(_FULLEST, len(shares))).values.mean()))
+
+
+def _shares(mask: NDArray[np.bool_], features: Tensor) -> Tensor:
+    """Returns how much of each cell is in a mask, bool (H, W): float32 (h, w)."""
+    height, width = features.shape[1:]
+    of_cells = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    return torch.from_numpy(of_cells)
+
+
+def _around(places: Tensor, reach: int, length: int) -> slice:
+    """Returns where in a row of cells those are that are no farther than that from some."""
+    return slice(max(0, int(places.min()) - reach), min(length, int(places.max()) + reach + 1))
+
+
+def _farther(window: tuple[slice, slice], wider: tuple[slice, slice], reach: int) -> Tensor:
+    """Returns which cells of one window are farther than that from each of another: bool (n, m)."""
+    rows, columns = (
+        (torch.arange(a.start, a.stop)[:, None] - torch.arange(b.start, b.stop)).abs() > reach
+        for a, b in zip(window, wider, strict=True)
+    )
+    return (rows[:, None, :, None] | columns[None, :, None, :]).flatten(2).flatten(0, 1)
