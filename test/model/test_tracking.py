@@ -274,8 +274,8 @@ def cells(features: np.ndarray) -> torch.Tensor:
 
 
 def test_memory_finds_cells_where_they_went() -> None:
-    """No two are alike, and all of them move; not farther than an object may, and in an image in
-    which it was not seen twice that."""
+    """No two are alike, and all of them move: not farther than an object may from one image to the
+    next, which is farther if it was not seen in the last one."""
     seen = np.random.default_rng(0).normal(size=(24, 40, 32)).astype(np.float32)
     mask = np.zeros((240, 400), bool)
     mask[60:100, 70:130] = True
