@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("davis", type=Path, help="folder of the data set")
     parser.add_argument("--videos", nargs="*", help="names of some (default: those there are)")
     parser.add_argument("--weights", default="mobile_sam", help="name or path (%(default)s)")
-    parser.add_argument("--backend", default="auto", help="of the encoder (%(default)s)")
+    parser.add_argument("--backend", default="auto", help="that runs it (%(default)s)")
     parser.add_argument("--precision", default="auto", help="of the encoder (%(default)s)")
     options = parser.parse_args()
     way = {"backend": options.backend, "precision": options.precision}

@@ -94,14 +94,6 @@ def raster_of(evidence: Evidence, image_hw: tuple[int, int], side: int) -> NDArr
     return raster
 
 
-def agreement_of(masks: NDArray[np.bool_], field: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns for each mask (N, m, m) what it gains of a field (m, m), of all there is to gain and
-    what it loses: as IoU does, for a field of -1 and 1."""
-    gain = (masks * np.maximum(field, 0)).sum(axis=(1, 2))
-    loss = (masks * np.maximum(-field, 0)).sum(axis=(1, 2))
-    return gain / np.maximum(np.maximum(field, 0).sum() + loss, 1e-6)
-
-
 def is_good(claim: Claim, track: Track, view: View) -> bool:
     """Returns whether a mask is the object's."""
     area = float(np.count_nonzero(claim.mask))

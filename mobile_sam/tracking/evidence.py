@@ -233,3 +233,11 @@ def remembered(
     template = Template.cut(view.image, own)
     field = (2 * fine - 1)[template.window].astype(np.float32)
     return Evidence(template, None, template.mask, 1.0, field, 0.0, is_remembered=True)
+
+
+def agreement_of(masks: NDArray, field: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns for each mask (N, m, m), 0 to 1, what it gains of a field (m, m), of all there is to
+    gain and what it loses: as IoU does, for a field of -1 and 1."""
+    gain = (masks * np.maximum(field, 0)).sum(axis=(1, 2))
+    loss = (masks * np.maximum(-field, 0)).sum(axis=(1, 2))
+    return gain / np.maximum(np.maximum(field, 0).sum() + loss, 1e-6)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mobile_sam.predictor import Embedding, scaled_size
+from mobile_sam.tracking.evidence import agreement_of
 
 _RECENT = 3  # images that are remembered beside the first
 _REACH = 8  # cells that an object may move from one image to the next
@@ -66,9 +67,7 @@ class Memory:
             unseen: images since the object was seen last: it may be farther away.
         """
         believed = features.new_zeros(features.shape[1:])
-        rows, columns = (torch.nonzero(self.shares[-1] != 0).T).cpu()
-        if not len(rows):
-            return believed.cpu().numpy()
+        rows, columns = torch.nonzero(self.shares[-1]).T.cpu()
         reach = min(_REACH + _FARTHER * unseen, _FARTHEST)
         size = believed.shape
         window, wider = (
@@ -93,13 +92,11 @@ class Memory:
         Not if it is another thing than was believed; and a cell that was believed to be the
         object's and is not in the mask is not sure: so no part that a mask leaves out once is lost.
         """
-        shares, believed = _shares(mask, features), torch.from_numpy(belief)
-        field = 2 * believed - 1
+        shares = _shares(mask, features)
         parts = shares / self._whole
-        gain, loss = ((parts * (sign * field).clamp(min=0)).sum() for sign in (1, -1))
-        if gain < _LEAST_AGREEMENT * (field.clamp(min=0).sum() + loss):
+        if agreement_of(parts.numpy()[None], 2 * belief - 1)[0] < _LEAST_AGREEMENT:
             return
-        shares[(believed > 0.5) & (parts < 0.5)] = _UNKNOWN
+        shares[(torch.from_numpy(belief) > 0.5) & (parts < 0.5)] = _UNKNOWN
         count = len(self.shares)
         kept = [0, *range(max(1, count + 1 - _RECENT), count)]
         self.features = torch.cat([self.features[kept].to(features.device), features.half()[None]])

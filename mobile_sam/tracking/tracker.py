@@ -44,7 +44,6 @@ from mobile_sam.tracking.appearance import (
 from mobile_sam.tracking.claim import (
     SURE_SIMILARITY,
     Claim,
-    agreement_of,
     is_good,
     prompts_of,
     raster_of,
@@ -53,6 +52,7 @@ from mobile_sam.tracking.evidence import (
     LEAST_AREA,
     Evidence,
     View,
+    agreement_of,
     predict,
     remembered,
     search,
