@@ -68,7 +68,7 @@ class Row:
 def run(count: int, together: bool, rate: float, seconds: float) -> Row:
     """Measures one row of the table."""
     names = _NAMES[:count]
-    parameters = ["stale_after:=0.0"]
+    parameters = ["weights:=demo", "stale_after:=0.0"]
     with ExitStack() as stack:
         groups = [",".join(names)] if together else list(names)
         pids = [stack.enter_context(running(parameters, group)) for group in groups]

@@ -133,7 +133,8 @@ def main() -> None:
         means.append(of_video)
         print(f"| {name} | {len(video)} | {' | '.join(f'{m:.3f}' for m in of_video)} |", flush=True)
     print(f"| **mean** | {images} | {' | '.join(f'{m:.3f}' for m in np.mean(means, axis=0))} |")
-    ran = f"weights {options.weights}, {options.backend} {options.precision}"
+    backend = type(predictor.model).__name__
+    ran = f"weights {options.weights}, {backend}, precision {options.precision}"
     print(f"\n{machine()}, {ran}, {datetime.date.today()}")
 
 

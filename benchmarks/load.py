@@ -126,7 +126,7 @@ def run(load: Load, seconds: float) -> str:
     # Reliable, so that what is lost is lost by the node and not on the way to it.
     names = _NAMES[: load.cameras]
     reliable = [f"qos_overrides./{n}/image.subscription.reliability:=reliable" for n in names]
-    with running(reliable, ",".join(names)) as pid:
+    with running(["weights:=demo", *reliable], ",".join(names)) as pid:
         if not spin(executor, lambda: all(source.ready() for source in sources), 90.0):
             raise SystemExit("the node does not listen")
         begin, number, sent = time.monotonic(), 0, 0

@@ -30,7 +30,7 @@ from mobile_sam.tracking import Tracker
 from mobile_sam_ros.demo.strip import picture_strip
 
 _HEIGHT = 300  # pixels of a drawn picture
-_WEIGHTS = ("mobile_sam", "demo")
+_WEIGHTS = ("mobile_sam", "mobile_sam_512", "demo")
 _BOX, _POINT = (255, 255, 255), (255, 40, 40)
 
 

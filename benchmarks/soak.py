@@ -213,7 +213,7 @@ def soak(
     world = World(_SEED)
     executor.add_node(world)
     try:
-        with running(parameters) as pid:
+        with running(["weights:=demo", *parameters]) as pid:
             if not spin(executor, world.ready, 90.0):
                 raise SystemExit("the node does not listen")
             begin, ticks = time.monotonic(), 0

@@ -48,15 +48,14 @@ class Result:
         first_ms: until the first picture was encoded, after the model was made ready for its size.
         encode_ms: median, by the picture's size, of `SIZES`.
         decode_ms: median, of 8 boxes in a picture of 640x480, with their masks.
-        agreement: mean IoU of these masks with those of PyTorch in fp32 with padding; None where
-            the weights are random.
+        agreement: mean IoU of these masks with those of PyTorch in fp32 with padding.
     """
 
     way: Way
     first_ms: float
     encode_ms: Mapping[str, float]
     decode_ms: float
-    agreement: float | None
+    agreement: float
 
 
 def ways() -> list[Way]:
@@ -112,7 +111,6 @@ def finished(device: str) -> None:
 
 def measure(
     sam: Sam,
-    is_trained: bool,
     repeats: int,
     tell: Callable[[str], None] = lambda text: None,
     chosen: Sequence[Way] | None = None,
@@ -121,7 +119,6 @@ def measure(
 
     Args:
         sam: in evaluation mode.
-        is_trained: whether its masks mean anything.
         repeats: of each measurement.
         tell: is told what is at work.
         chosen: ways, the first one the reference; None: all of `ways()`.
@@ -158,7 +155,7 @@ def measure(
             repeats,
         )
         wanted = wanted or segments
-        agreement = mean_iou(segments, wanted) if is_trained else None
+        agreement = mean_iou(segments, wanted)
         results.append(Result(way, first_ms, times, decode["decode"], agreement))
     return results
 
@@ -171,19 +168,8 @@ def mean_iou(found: Segments, wanted: Segments) -> float:
 
 
 def recommended(results: Sequence[Result]) -> Result:
-    """Returns the fastest way whose masks are those of the reference, or nearly (IoU 0.98).
-
-    Where the weights are random, nothing is known about that, and only fp32 is trusted.
-    """
-    trusted = [
-        result
-        for result in results
-        if (
-            result.way.precision == "fp32"
-            if result.agreement is None
-            else result.agreement >= _LEAST_AGREEMENT
-        )
-    ]
+    """Returns the fastest way whose masks are those of the reference, or nearly (IoU 0.98)."""
+    trusted = [result for result in results if result.agreement >= _LEAST_AGREEMENT]
     return min(trusted, key=lambda r: next(iter(r.encode_ms.values())) + r.decode_ms)
 
 
@@ -198,9 +184,8 @@ def table(results: Sequence[Result]) -> str:
     ]
     for result in results:
         times = [result.first_ms, *result.encode_ms.values(), result.decode_ms]
-        agreement = "" if result.agreement is None else f"{result.agreement:.3f}"
         numbers = " | ".join(f"{value:.1f}" for value in times)
-        lines.append(f"| {result.way} | {numbers} | {agreement} |")
+        lines.append(f"| {result.way} | {numbers} | {result.agreement:.3f} |")
     return "\n".join(lines)
 
 

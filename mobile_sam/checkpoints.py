@@ -24,6 +24,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from mobile_sam.choices import DEFAULT_WEIGHTS
+from mobile_sam.eight_bits import dequantized, quantized
 from mobile_sam.modeling import DEMO, MOBILE_SAM, Sam, SamConfig
 from mobile_sam.quoting import first_line, quoted
 
@@ -42,7 +44,6 @@ class WeightsEntry:
     """One set of weights that is known by name."""
 
     name: str
-    config: SamConfig
     description: str
     source: str
     """Where it is downloaded from, or the command that made it."""
@@ -72,8 +73,16 @@ WEIGHTS: dict[str, WeightsEntry] = {
     entry.name: entry
     for entry in (
         WeightsEntry(
+            name=DEFAULT_WEIGHTS,
+            description="MobileSAM at 512 pixels, for real images; fine-tuned from mobile_sam",
+            source="python -m mobile_sam.training.finetune --start-from mobile_sam",
+            licence="Apache-2.0",
+            git_blob="63daa18df3bd7e8ded5fc2cf1a2210b89e9ecdf0",
+            file_name="mobile_sam_512.safetensors",
+            packaged=True,
+        ),
+        WeightsEntry(
             name="demo",
-            config=DEMO,
             description="small model for demonstration, trained on procedurally drawn scenes",
             source="python -m mobile_sam.training.finetune scenes",
             licence="Apache-2.0",
@@ -83,7 +92,6 @@ WEIGHTS: dict[str, WeightsEntry] = {
         ),
         WeightsEntry(
             name="mobile_sam",
-            config=MOBILE_SAM,
             description="the official weights of MobileSAM, for real images",
             source="https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
             licence="Apache-2.0",
@@ -214,13 +222,15 @@ def save_safetensors(
     Args:
         model: whose configuration, and whose weights if `state` says nothing else.
         path: where to.
-        dtype: of the floating point tensors in the file.
+        dtype: of the floating point tensors in the file; int8: see `eight_bits`.
         state: other weights for the same architecture.
     """
-    tensors = {
-        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).cpu().contiguous()
-        for name, tensor in (state or model.state_dict()).items()
-    }
+    state = state or model.state_dict()
+    if dtype == torch.int8:
+        tensors = quantized(state)
+    else:
+        tensors = {n: t.to(dtype) if t.is_floating_point() else t for n, t in state.items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     save_file(tensors, path, {"config": model.config.to_json()})
 
 
@@ -237,7 +247,8 @@ def read_checkpoint(path: Path) -> tuple[SamConfig, dict[str, Tensor]]:
             with safe_open(path, framework="pt") as file:
                 text = (file.metadata() or {}).get("config")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return (SamConfig.from_json(text) if text else MOBILE_SAM), tensors
+            config = SamConfig.from_json(text) if text else MOBILE_SAM
+            return config, dequantized(tensors)
         _refuse_bomb(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch thinks of an old file's contents
@@ -297,7 +308,7 @@ def _mismatches(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> It
             yield f"has {quoted(name)}, which the architecture does not know"
 
 
-def load_sam(weights: str | os.PathLike[str] = "demo", device: str = "cpu") -> Sam:
+def load_sam(weights: str | os.PathLike[str] = DEFAULT_WEIGHTS, device: str = "cpu") -> Sam:
     """Builds a model and loads its weights.
 
     Args:

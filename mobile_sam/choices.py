@@ -1,5 +1,8 @@
 """What can be chosen for running a model, by name. For those who only ask: imports nothing."""
 
+DEFAULT_WEIGHTS = "mobile_sam_512"
+"""Those for real images that come with the package."""
+
 EXPORT_BACKENDS = ("onnx", "tensorrt")
 """Those that run an ONNX export."""
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mobile_sam.backends import Backend, load_backend
+from mobile_sam.choices import DEFAULT_WEIGHTS
 from mobile_sam.mask_choice import choose_masks
 from mobile_sam.modeling import ALL, MULTI, SINGLE
 from mobile_sam.postprocess import STABILITY_OFFSET, image_logits, regions_from_logits
@@ -54,7 +55,7 @@ class Predictor:
     @classmethod
     def from_weights(
         cls,
-        weights: str | os.PathLike[str] = "demo",
+        weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
         device: str = "auto",
         backend: str = "auto",
         precision: str = "auto",

@@ -16,7 +16,7 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from mobile_sam.choices import BACKENDS, PRECISIONS
+from mobile_sam.choices import BACKENDS, DEFAULT_WEIGHTS, PRECISIONS
 from mobile_sam_ros.conversions import MOST_PIXELS
 
 
@@ -42,8 +42,8 @@ class Parameters:
     """Values of all parameters at one moment."""
 
     weights: str = _parameter(
-        "demo",
-        "Weights by name (demo, mobile_sam), a .pt or .safetensors file, or an ONNX export.",
+        DEFAULT_WEIGHTS,
+        "Weights by name (mobile_sam_512, mobile_sam, demo), a file, or an ONNX export.",
         read_only=True,
     )
     device: str = _parameter(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mobile_sam.backends.pytorch import TorchSam
 from mobile_sam.checkpoints import WEIGHTS, WeightsError, load_sam
-from mobile_sam.choices import BACKENDS, EXPORT_BACKENDS, PRECISIONS
+from mobile_sam.choices import BACKENDS, DEFAULT_WEIGHTS, EXPORT_BACKENDS, PRECISIONS
 from mobile_sam.modeling import ALL, SamConfig
 
 _LOGGER = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Backend(Protocol):
 
 
 def load_backend(
-    weights: str | os.PathLike[str] = "demo",
+    weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
     device: str = "auto",
     backend: str = "auto",
     precision: str = "auto",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mobile_sam.choices import BACKENDS, PRECISIONS
+from mobile_sam.choices import BACKENDS, DEFAULT_WEIGHTS, PRECISIONS
 from mobile_sam.predictor import Predictor
 
 
@@ -12,7 +12,7 @@ def add_model_options(parser: argparse._ActionsContainer) -> None:
     """Adds an option for each argument of `load_backend`."""
     parser.add_argument(
         "--weights",
-        default="demo",
+        default=DEFAULT_WEIGHTS,
         help="name, path of a file, or directory of an ONNX export (%(default)s)",
     )
     parser.add_argument("--device", default="auto", help="as cpu or cuda:0 (%(default)s)")

@@ -1,4 +1,4 @@
-"""The commands about models: export, weights, info."""
+"""The commands about models: export, weights, shrink, info."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mobile_sam.checkpoints import WEIGHTS, download, load_sam, verify
+import torch
+
+from mobile_sam.checkpoints import WEIGHTS, download, load_sam, save_safetensors, verify
+from mobile_sam.choices import DEFAULT_WEIGHTS
+from mobile_sam.cli.errors import UserError
 from mobile_sam.export import export_onnx
 
 
@@ -30,12 +34,23 @@ def add_commands(commands: Any) -> None:
     weights.add_argument("action", choices=("list", "download", "verify"))
     weights.add_argument("name", nargs="?", choices=tuple(WEIGHTS), help="without it: all")
     weights.set_defaults(run=_weights)
+    shrink = commands.add_parser(
+        "shrink",
+        help="write weights with eight bits a number",
+        description="Writes the same model in a quarter of the bytes, to go on a robot with its "
+        "software. It is as fast as before, and hardly different.",
+    )
+    shrink.add_argument("weights", help="name or path of the weights")
+    shrink.add_argument("file", type=Path, metavar="FILE.safetensors")
+    shrink.set_defaults(run=_shrink)
     info = commands.add_parser(
         "info",
         help="say what a set of weights is",
         description="Prints architecture, input size and number of parameters.",
     )
-    info.add_argument("weights", nargs="?", default="demo", help="name or path (%(default)s)")
+    info.add_argument(
+        "weights", nargs="?", default=DEFAULT_WEIGHTS, help="name or path (%(default)s)"
+    )
     info.set_defaults(run=_info)
 
 
@@ -59,6 +74,14 @@ def _weights(options: argparse.Namespace) -> int:
         print(f"{entry.name}: {entry.description}")
         print(f"  {there}\n  source: {entry.source}\n  licence: {entry.licence}")
         print(f"  git blob: {entry.git_blob}")
+    return 0
+
+
+def _shrink(options: argparse.Namespace) -> int:
+    if options.file.suffix != ".safetensors":  # by which it is known when it is read
+        raise UserError(f"{options.file}: has to end in .safetensors")
+    save_safetensors(load_sam(options.weights), options.file, torch.int8)
+    print(f"{options.file}: {options.file.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

@@ -9,7 +9,9 @@ turns or grows; but a cell is coarse, some 10 pixels of 640.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import cv2
 import numpy as np
@@ -69,22 +71,30 @@ class Memory:
         believed = features.new_zeros(features.shape[1:])
         rows, columns = torch.nonzero(self.shares[-1]).T.cpu()
         reach = min(_REACH + _FARTHER * unseen, _FARTHEST)
-        size = believed.shape
-        window, wider = (
-            (_around(rows, far, size[0]), _around(columns, far, size[1]))
-            for far in (reach, 2 * reach)
+        height, width = believed.shape
+        top, bottom = _around(int(rows.min()), int(rows.max()) + 1, reach, height)
+        left, right = _around(int(columns.min()), int(columns.max()) + 1, reach, width)
+        # In tiles, of which each looks at what is near it: all at once is many times the work.
+        for y, x in product(range(top, bottom, reach), range(left, right, reach)):
+            tile = slice(y, min(y + reach, bottom)), slice(x, min(x + reach, right))
+            believed[tile] = self._own(features, tile, reach)
+        return (believed / self._whole).clamp(max=1).cpu().numpy()
+
+    def _own(self, features: Tensor, tile: tuple[slice, slice], reach: int) -> Tensor:
+        """Returns how much of each cell of a tile of the image is the object's, of 0 to 1."""
+        near = tuple(
+            slice(*_around(cells.start, cells.stop, reach, length))
+            for cells, length in zip(tile, features.shape[1:], strict=True)
         )
-        now = features[:, window[0], window[1]]
-        before = self.features[:, :, wider[0], wider[1]].to(features)
-        shares = self.shares[:, wider[0], wider[1]].flatten().to(features.device)
+        now = features[:, tile[0], tile[1]]
+        before = self.features[:, :, near[0], near[1]].to(features)
+        shares = self.shares[:, near[0], near[1]].flatten().to(features.device)
         alike = now.flatten(1).T @ before.transpose(0, 1).flatten(1)
-        out = _farther(window, wider, reach).to(alike.device).repeat(1, len(before))
+        out = _farther(tile, near, reach).to(alike.device).repeat(1, len(before))
         alike.masked_fill_(out | (shares < 0), -torch.inf)
         found = alike.topk(min(_ALIKE, len(shares)), dim=1)
         votes = (found.values / _TEMPERATURE).softmax(dim=1)
-        own = (votes * shares[found.indices]).sum(dim=1) / self._whole
-        believed[window] = own.clamp(max=1).view(now.shape[1:])
-        return believed.cpu().numpy()
+        return (votes * shares[found.indices]).sum(dim=1).view(now.shape[1:])
 
     def learn(self, features: Tensor, mask: NDArray[np.bool_], belief: NDArray[np.float32]) -> None:
         """Remembers an object's mask in an image.
@@ -116,15 +126,15 @@ def _shares(mask: NDArray[np.bool_], features: Tensor) -> Tensor:
     return torch.from_numpy(of_cells)
 
 
-def _around(places: Tensor, reach: int, length: int) -> slice:
-    """Returns where in a row of cells those are that are no farther than that from some."""
-    return slice(max(0, int(places.min()) - reach), min(length, int(places.max()) + reach + 1))
+def _around(start: int, stop: int, reach: int, length: int) -> tuple[int, int]:
+    """Returns where those cells of a row begin and end that are no farther than that from some."""
+    return max(0, start - reach), min(length, stop + reach)
 
 
-def _farther(window: tuple[slice, slice], wider: tuple[slice, slice], reach: int) -> Tensor:
-    """Returns which cells of one window are farther than that from each of another: bool (n, m)."""
+def _farther(tile: tuple[slice, slice], near: Sequence[slice], reach: int) -> Tensor:
+    """Returns which cells of a tile are farther than that from each cell near it: bool (n, m)."""
     rows, columns = (
         (torch.arange(a.start, a.stop)[:, None] - torch.arange(b.start, b.stop)).abs() > reach
-        for a, b in zip(window, wider, strict=True)
+        for a, b in zip(tile, near, strict=True)
     )
     return (rows[:, None, :, None] | columns[None, :, None, :]).flatten(2).flatten(0, 1)

@@ -182,6 +182,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--config", type=Path, metavar="JSON", help="sizes of a model to begin anew (the demo's)"
     )
+    parser.add_argument(
+        "--image-size", type=int, metavar="PIXELS", help="side of its input, if not as it was"
+    )
     parser.add_argument("--train", choices=("both", "encoder", "decoder"), default="both")
     parser.add_argument("--pictures", type=int, default=3, help="a batch (%(default)s)")
     parser.add_argument("--prompts", type=int, default=5, help="a picture (%(default)s)")
@@ -199,7 +202,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sam = load_sam(options.start_from)
         else:
             sam = Sam(SamConfig.from_json(options.config.read_text()) if options.config else DEMO)
-        size = sam.config.image_size
+        size = options.image_size or sam.config.image_size
+        sam = resized(sam, size)
         # Scenes are held out from the evaluation by their first number.
         sources = [
             open_examples(text, (1, settings.seed), (size, size), _LANDSCAPE)
@@ -228,6 +232,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if group is not None:
             group.close()
     return 0
+
+
+def resized(sam: Sam, image_size: int) -> Sam:
+    """Returns a model of the same weights, which do not depend on it, with another size of input.
+
+    Raises:
+        ValueError: no size that the architecture can have.
+    """
+    other = Sam(dataclasses.replace(sam.config, image_size=image_size))
+    other.load_state_dict(sam.state_dict())
+    return other
 
 
 def _choose(sam: Sam, what: str) -> None:

@@ -17,11 +17,13 @@ from time import monotonic, sleep
 from mobile_sam.pictures import PictureError
 from mobile_sam_ros.demo.processes import ChildDied, Children, children
 from mobile_sam_ros.demo.run import (
+    WEIGHTS_HELP,
     environment,
     interruptible,
     prepare,
     ros_arguments,
     sam_arguments,
+    usual_weights,
 )
 from mobile_sam_ros.demo.sources import PROCEDURAL_SIZE, file_shots
 
@@ -38,13 +40,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--rate", type=float, default=10.0, help="images a second (%(default)s)")
     add("--seed", type=int, default=5, help="which procedural scene (%(default)s)")
     add("--objects", type=int, default=4, help="objects in the procedural scene (%(default)s)")
-    add("--weights", default="demo", help="of the model: demo, mobile_sam or a file (%(default)s)")
+    add("--weights", help=WEIGHTS_HELP)
     add("--device", default="auto", help="of the model: cpu, cuda:0, ... (%(default)s)")
     add("--host", default="127.0.0.1", help="address of the panel; 0.0.0.0: all (%(default)s)")
     add("--port", type=int, default=8080, help="its port; 0: any that is free (%(default)s)")
     options = parser.parse_args(arguments)
     if options.rate <= 0 or options.objects < 1:
         parser.error("rate and objects must be positive")
+    options.weights = options.weights or usual_weights(options.video)
     return options
 
 

@@ -23,6 +23,7 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
+from mobile_sam.choices import DEFAULT_WEIGHTS
 from mobile_sam.pictures import PictureError
 from mobile_sam_ros.demo.monitor import DETECTOR, RECORDER, SAM, Monitor
 from mobile_sam_ros.demo.processes import ChildDied, Children, children
@@ -36,6 +37,7 @@ PREPARATION = "preparation"
 PICTURES = 6
 START_SECONDS = 600  # the official weights may have to be downloaded first
 QUIET_SECONDS = 5
+WEIGHTS_HELP = f"name or file (demo for the procedural scene, {DEFAULT_WEIGHTS} for a video)"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -48,13 +50,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=5, help="which procedural scene (%(default)s)")
     add("--objects", type=int, default=4, help="objects in the procedural scene (%(default)s)")
     add("--latency", type=float, default=0.05, help="of the detector, seconds (%(default)s)")
-    add("--weights", default="demo", help="of the model: demo, mobile_sam or a file (%(default)s)")
+    add("--weights", help=WEIGHTS_HELP)
     add("--device", default="auto", help="of the model: cpu, cuda:0, ... (%(default)s)")
     add("--least-iou", type=float, default=0.75, help="mean IoU to reach (%(default)s)")
     add("--output", type=Path, help="folder for bag, logs and pictures (demo_output/<time>)")
     options = parser.parse_args(arguments)
     if options.frames < 1 or options.rate <= 0 or options.objects < 1 or options.latency < 0:
         parser.error("frames, rate and objects must be positive, latency must not be negative")
+    options.weights = options.weights or usual_weights(options.video)
     return options
 
 
@@ -123,6 +126,11 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def usual_weights(video: Path | None) -> str:
+    """Returns what suits what is looked at: the demo weights know the procedural scene."""
+    return DEFAULT_WEIGHTS if video else "demo"
 
 
 def ros_arguments(**parameters: object) -> list[str]:

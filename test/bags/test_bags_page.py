@@ -33,7 +33,8 @@ def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [command[0] for command in found] == ["segment-bag"] * 6 + ["bag-report"]
     for name, *arguments in found:
         if name == "segment-bag":
-            assert segment_bag.main([*arguments, "--backend", "torch"]) == 0, arguments
+            how = ["--weights", "demo", "--backend", "torch"]
+            assert segment_bag.main([*arguments, *how]) == 0, arguments
         else:
             assert bag_report.main(arguments) == 0
     assert {path.name for path in tmp_path.iterdir()} == {

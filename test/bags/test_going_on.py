@@ -32,6 +32,7 @@ import mobile_sam_ros.bags.bag_report, mobile_sam_ros.bags.charts
 sys.argv[0] = "segment-bag"
 runpy.run_module("mobile_sam_ros.bags.segment_bag", run_name="__main__")
 """
+FIXED = ["--weights", "demo", "--backend", "torch", "--outputs", "segments,labels"]
 DETECTIONS = ["--detections", "/detections"]
 
 
@@ -47,14 +48,14 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def segment(bag: Path, output: Path, *arguments: str) -> int:
     """Runs the command in this process."""
-    fixed = ["--backend", "torch", "--output", str(output), "--outputs", "segments,labels"]
+    fixed = [*FIXED, "--output", str(output)]
     return segment_bag.main([str(bag), *fixed, *arguments])
 
 
 def start(bag: Path, output: Path, *arguments: str) -> subprocess.Popen[str]:
     """Starts the command in a Python without ROS, from the checkout."""
     environ = {k: v for k, v in os.environ.items() if k not in ("AMENT_PREFIX_PATH", "PYTHONPATH")}
-    fixed = ["--backend", "torch", "--output", str(output), "--outputs", "segments,labels"]
+    fixed = [*FIXED, "--output", str(output)]
     return subprocess.Popen(
         [sys.executable, "-c", WITHOUT_ROS, str(bag), *fixed, *arguments],
         cwd=CHECKOUT,

@@ -45,7 +45,7 @@ BOX = ("--box", "20,20,60,60")
 
 def segment(bag: Path, *arguments: object) -> int:
     """Runs the command as it is run by hand."""
-    return main([str(bag), "--backend", "torch", *map(str, arguments)])
+    return main([str(bag), "--weights", "demo", "--backend", "torch", *map(str, arguments)])
 
 
 def humble_bag(path: Path, records: list[Record]) -> Path:

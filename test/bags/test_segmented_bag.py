@@ -42,7 +42,7 @@ OUTPUTS = ["label_info", "mask", "labels", "overlay/compressed", "segments", "de
 
 def segment(bag: Path, *arguments: object) -> int:
     """Runs the command as it is run by hand."""
-    return main([str(bag), "--backend", "torch", *map(str, arguments)])
+    return main([str(bag), "--weights", "demo", "--backend", "torch", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ SLOW, HALF, FAST = (
 )
 
 
-def result(way: Way, encode_ms: float, agreement: float | None) -> Result:
+def result(way: Way, encode_ms: float, agreement: float) -> Result:
     return Result(way, 1000.0, {"640x480": encode_ms}, 10.0, agreement)
 
 
@@ -36,11 +36,10 @@ def result(way: Way, encode_ms: float, agreement: float | None) -> Result:
         ((1.0, 0.999, 0.99, 0.995), HALF),  # the fastest
         ((1.0, 0.999, 0.97, 0.995), FAST),  # the fastest whose masks are right
         ((1.0, 0.9, 0.9, 0.9), REFERENCE),
-        ((None, None, None, None), FAST),  # random weights: only fp32 is trusted
     ],
 )
 def test_the_fastest_way_with_right_masks_is_recommended(
-    agreements: tuple[float | None, ...], best: Way
+    agreements: tuple[float, ...], best: Way
 ) -> None:
     times = zip((REFERENCE, SLOW, HALF, FAST), (90.0, 70.0, 30.0, 40.0), agreements, strict=True)
     results = [result(*row) for row in times]
@@ -81,7 +80,9 @@ def test_the_command_prints_a_table_and_settings(capsys: pytest.CaptureFixture[s
     rows = re.findall(r"^\| (torch|openvino), cpu, .*\| (\d\.\d{3}) \|$", printed, re.M)
     assert len(rows) >= 3 and rows[0] == ("torch", "1.000")
     assert all(float(agreement) > 0.9 for _, agreement in rows)
-    assert re.search(r"sam\.launch\.py backend:=\w+ device:=cpu precision:=\w+$", printed, re.M)
+    assert re.search(
+        r"sam\.launch\.py weights:=demo backend:=\w+ device:=cpu precision:=\w+$", printed, re.M
+    )
 
 
 def test_bad_repeats_are_said(capsys: pytest.CaptureFixture[str]) -> None:

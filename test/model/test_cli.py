@@ -170,7 +170,25 @@ def test_weights_and_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["weights", "verify", "demo"]) == 0
     assert "verified" in capsys.readouterr().out
     assert main(["info"]) == 0
-    assert "input: 256 pixels" in capsys.readouterr().out
+    assert "input: 512 pixels" in capsys.readouterr().out
+
+
+def test_shrunk_weights_segment_as_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, small = write(tmp_path / "image.png"), tmp_path / "small.safetensors"
+    assert main(["shrink", "demo", str(small)]) == 0
+    assert f"{small}: 2." in capsys.readouterr().out
+    masks = []
+    for weights in ("demo", str(small)):
+        output = tmp_path / f"of_{len(masks)}"
+        box = text(tight_box(truth(2)))
+        arguments = ["segment", str(image), "--box", box, "--output", str(output)]
+        assert main([*arguments, "--weights", weights]) == 0
+        masks.append(read_mask(output / "masks/image_1.png"))
+    assert mask_iou(*masks) > 0.97
+    assert main(["shrink", "demo", str(tmp_path / "small.pt")]) == 1
+    assert "small.pt: has to end in .safetensors" in capsys.readouterr().err
 
 
 def test_what_is_prepared_is_kept_for_the_next_start(

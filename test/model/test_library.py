@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mobile_sam import checkpoints
 from mobile_sam.checkpoints import WEIGHTS, WeightsError, git_blob_id, load_sam, save_safetensors
+from mobile_sam.choices import DEFAULT_WEIGHTS
 from mobile_sam.mask_choice import choose_masks
 from mobile_sam.modeling import DEMO, Sam, SamConfig
 from mobile_sam.postprocess import regions_from_logits
@@ -74,13 +76,18 @@ def test_which_of_the_masks_is_meant() -> None:
     assert choose_masks(logits, iou, ambiguous).tolist() == [0, 2, 2]
 
 
-def test_demo_weights_are_what_the_registry_says() -> None:
-    checkpoints.verify(WEIGHTS["demo"])
-    assert WEIGHTS["demo"].path.stat().st_size < 6e6
+PACKAGED = [entry.name for entry in WEIGHTS.values() if entry.packaged]
 
 
-def test_demo_weights_segment() -> None:
-    predictor = Predictor.from_weights("demo", "cpu")
+@pytest.mark.parametrize("name", PACKAGED)
+def test_packaged_weights_are_what_the_registry_says(name: str) -> None:
+    checkpoints.verify(WEIGHTS[name])
+    assert WEIGHTS[name].path.stat().st_size < 12e6
+
+
+@pytest.mark.parametrize(("name", "least"), [("demo", 0.6), (DEFAULT_WEIGHTS, 0.9)])
+def test_packaged_weights_segment(name: str, least: float) -> None:
+    predictor = Predictor.from_weights(name, "cpu")
     found = []
     for index in (0, 40, 80):
         scene = MovingScene(5, (240, 320), 3).frame(index)
@@ -89,7 +96,7 @@ def test_demo_weights_segment() -> None:
             predictor.encode(scene.image), [Prompt(box=tight_box(mask)) for mask in masks]
         )
         found += [mask_iou(f, w) for f, w in zip(segments.masks, masks, strict=True)]
-    assert np.mean(found) > 0.6
+    assert np.mean(found) > least
 
 
 def test_a_mask_prompt_survives_the_way_through_the_model_sizes() -> None:
@@ -114,6 +121,30 @@ def test_safetensors_round_trip(tmp_path: Path) -> None:
     assert loaded.config == config
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, loaded.state_dict()[name]), name
+
+
+def test_eight_bits_are_a_quarter_of_the_bytes_and_nearly_the_same_model(tmp_path: Path) -> None:
+    model = load_sam("demo")
+    whole, small = tmp_path / "whole.safetensors", tmp_path / "small.safetensors"
+    save_safetensors(model, whole)
+    save_safetensors(model, small, torch.int8)
+    assert small.stat().st_size < 0.3 * whole.stat().st_size
+    loaded = load_sam(small)
+    for name, tensor in model.state_dict().items():
+        error = (loaded.state_dict()[name] - tensor).abs()
+        if tensor.ndim < 2:
+            assert (error <= tensor.abs() * 2**-11 + 2**-24).all(), name
+        else:  # half a step of the row
+            largest = tensor.abs().flatten(1).amax(dim=1).view(-1, *[1] * (tensor.ndim - 1))
+            assert (error <= largest * 0.501 / 127).all(), name
+    assert any((loaded.state_dict()[n] != t).any() for n, t in model.state_dict().items())
+
+
+def test_eight_bits_with_scales_of_another_shape(tmp_path: Path) -> None:
+    path = tmp_path / "bad.safetensors"
+    save_file({"a": torch.ones(4, 8, dtype=torch.int8), "a.scale": torch.ones(3)}, path)
+    with pytest.raises(WeightsError, match=r"bad.safetensors: .*'a' have shape \(3,\).*\(4, 8\)"):
+        load_sam(path)
 
 
 class _Payload:

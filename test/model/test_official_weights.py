@@ -83,6 +83,17 @@ def test_the_masks_are_upstreams(
             assert mask_iou(mask, wanted[name]) > least, f"{name}, {how}"
 
 
+def test_the_weights_in_the_package_see_what_the_official_ones_see(
+    upstream: types.SimpleNamespace, photograph: np.ndarray
+) -> None:
+    wanted = masks_of_upstream(upstream, photograph)
+    predictor = Predictor.from_weights(device="cpu")
+    embedding = predictor.encode(photograph)
+    for name in ("head", "uniform"):  # what has one meaning
+        mask = predictor.decode(embedding, [PROMPTS[name]], multimask=False).masks[0]
+        assert mask_iou(mask, wanted[name]) > 0.85, name
+
+
 def test_an_export_has_no_square_that_half_precision_cannot_hold(
     photograph: np.ndarray, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F  # noqa: N812
 
 from mobile_sam.predictor import Predictor
 from mobile_sam.prompts import Prompt
@@ -288,6 +289,29 @@ def test_memory_finds_cells_where_they_went() -> None:
         assert (error.max() < 0.01) == is_found
     small = cells(seen[:1, :3])
     assert Memory.of(small, np.ones((10, 30), bool)).belief(small, 0).min() > 0.99
+
+
+@pytest.mark.parametrize("unseen", [0, 1])
+def test_memory_asks_each_cell_near_enough_and_no_other(unseen: int) -> None:
+    """Against a loop over all cells, for an object of several tiles at the picture's corner."""
+    rng = np.random.default_rng(3)
+    images = [F.normalize(torch.from_numpy(rng.normal(size=(8, 24, 32))), dim=0) for _ in range(3)]
+    mask = np.zeros((480, 640), bool)
+    mask[:230, 390:] = True
+    memory = Memory.of(images[0].float(), mask)
+    memory.learn(images[1].float(), mask, cv2.resize(mask.astype(np.float32), (32, 24)))
+    assert len(memory.shares) == 2
+    belief, reach = memory.belief(images[2].float(), unseen), 8 + 2 * unseen
+    kept, shares = memory.features.double().numpy(), memory.shares.numpy()
+    own = np.argwhere(shares[-1] > 0)
+    for y, x in np.ndindex(24, 32):
+        rows, columns = (slice(max(0, at - reach), at + reach + 1) for at in (y, x))
+        alike = np.einsum("c,kcij->kij", images[2][:, y, x], kept[:, :, rows, columns]).ravel()
+        best = np.argsort(-alike)[:8]
+        votes = np.exp((alike[best] - alike[best[0]]) / 0.05)
+        wanted = votes / votes.sum() @ shares[:, rows, columns].ravel()[best]
+        is_near = (own.min(0) - reach <= (y, x)).all() and ((y, x) <= own.max(0) + reach).all()
+        assert belief[y, x] == pytest.approx(wanted if is_near else 0, abs=1e-3), (y, x)
 
 
 def test_memory_keeps_a_part_that_a_mask_leaves_out_and_takes_no_other_thing() -> None:

@@ -359,11 +359,24 @@ def test_only_the_chosen_part_changes(part: str, tmp_path: Path) -> None:
     assert not changed & ({"mask_decoder"} if part == "encoder" else {"image_encoder"})
 
 
+def test_another_size_of_input_has_the_same_weights(tmp_path: Path) -> None:
+    start = tmp_path / "start.safetensors"
+    save_safetensors(Sam(SMALL), start)
+    run = tmp_path / "run"
+    options = {"start_from": start, "image_size": 96, "rate": 0, "freeze_after": 0}
+    assert finetune.main(arguments_of(run, tmp_path, **options)) == 0
+    before, after = load_sam(start), load_sam(run / "weights.safetensors")
+    assert after.config == dataclasses.replace(SMALL, image_size=96)
+    for name, tensor in before.state_dict().items():
+        assert torch.equal(tensor, after.state_dict()[name]), name
+
+
 def test_errors_of_the_user_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for options, message in (
         ({"start_from": "none"}, "no weights of the name 'none'"),
         ({"precision": "fp8"}, "precision 'fp8' is none of"),
         ({"optimizer": "sgd"}, "optimizer 'sgd' is neither"),
+        ({"image_size": 100}, "image_size 100 is no multiple of 8"),
     ):
         assert finetune.main(arguments_of(tmp_path / "run", tmp_path, **options)) == 1
         assert message in capsys.readouterr().err

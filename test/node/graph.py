@@ -188,7 +188,9 @@ def running(
     environ: dict[str, str] | None = None,
     **parameters: Any,
 ) -> Iterator[Process]:
-    """Runs a node; it is gone afterwards, whatever happens. `reliable`: also the images it gets."""
+    """Runs a node with the demo weights unless `parameters` say others; it is gone afterwards,
+    whatever happens. `reliable`: also the images it gets."""
+    parameters = {"weights": "demo", **parameters}
     node = Process(log, parameters, remaps or {}, reliable, cameras, program, environ or {})
     try:
         yield node

@@ -61,6 +61,9 @@ class End:
     problem: str
 
 
+_NODE = ("-m", "mobile_sam_ros.run", "--ros-args", "-p", "weights:=demo")
+
+
 @contextmanager
 def process(log: Path, cache: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process of this test's; gone afterwards."""
@@ -94,7 +97,7 @@ def whole(cache: Path) -> bool:
 
 def end_at(seconds: float, number: signal.Signals, log: Path, cache: Path) -> End:
     """Starts a node, sends it a signal after some seconds, and looks at what is left."""
-    with process(log, cache, "-m", "mobile_sam_ros.run") as node:
+    with process(log, cache, *_NODE) as node:
         time.sleep(seconds)
         assert node.poll() is None, log.read_text()
         text = log.read_text()
@@ -124,7 +127,7 @@ def end_at(seconds: float, number: signal.Signals, log: Path, cache: Path) -> En
 
 def works(log: Path, cache: Path, seconds: float = 60.0) -> bool:
     """Whether a node starts, and gets as far as its first image."""
-    with process(log, cache, "-m", "mobile_sam_ros.run") as node:
+    with process(log, cache, *_NODE) as node:
         end = time.monotonic() + seconds
         while time.monotonic() < end and node.poll() is None:
             if _STAGES[0][1] in log.read_text():

@@ -131,7 +131,7 @@ def test_an_active_node_can_be_shut_down(tmp_path: Path) -> None:
 @pytest.fixture
 def node(ros: None) -> Iterator[SamNode]:
     """The node in this process, not configured yet."""
-    node = SamNode(Models(), Worker())
+    node = SamNode(Models(), Worker(), ("--ros-args", "-p", "weights:=demo"))
     yield node
     node.close()
     node.destroy_node()
