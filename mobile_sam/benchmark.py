@@ -190,13 +190,18 @@ def table(results: Sequence[Result]) -> str:
 
 
 def machine() -> str:
-    """Names the machine: processor and threads, and the GPU if there is one."""
-    name = ""
+    """Names the machine: processor and threads, and the GPU if there is one.
+
+    With the processor's family and model: what is rented is often named by its maker alone.
+    """
     try:
         with open("/proc/cpuinfo") as file:
-            rows = [line.split(":", 1)[1].strip() for line in file if "model name" in line]
-        name = rows[0] if rows else ""
+            pairs = [line.split(":", 1) for line in file if ":" in line]
     except OSError:
-        pass
-    text = f"{name or 'CPU'}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+        pairs = []
+    about = {name.strip(): value.strip() for name, value in pairs}
+    name = about.get("model name", "CPU")
+    if "cpu family" in about:
+        name += f" (family {about['cpu family']}, model {about.get('model')})"
+    text = f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     return f"{text}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else text

@@ -28,6 +28,9 @@ def interrupt_once() -> None:
     def interrupt(number: int, frame: FrameType | None) -> None:
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, lambda *_: None)
+        # What was being made at that moment, such as a task of rclpy, stays half made, and some of
+        # that cannot be deleted in silence.
+        sys.unraisablehook = lambda _: None
         raise KeyboardInterrupt
 
     for each in (signal.SIGINT, signal.SIGTERM):

@@ -49,6 +49,32 @@ def test_ends_where_dds_does_not_return() -> None:
     assert "destroy_node" in done.stderr, "where it was stuck"
 
 
+INTERRUPTED = """
+import os
+import signal
+from mobile_sam_ros.ending import interrupt_once
+
+class Task:
+    def __init__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        self.result = None
+
+    def __del__(self):
+        print(self.result)
+
+interrupt_once()
+try:
+    Task()
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_what_an_interruption_leaves_half_made_says_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
+
+
 def test_a_process_that_hangs_ends_and_says_where(tmp_path: Path) -> None:
     """As one did in Fast DDS: with the interpreter's lock, so that nothing else runs."""
     with live(tmp_path / "log", "failing_node.py") as at:
