@@ -116,8 +116,9 @@ def main() -> None:
     parser.add_argument("--backend", default="auto", help="that runs it (%(default)s)")
     parser.add_argument("--precision", default="auto", help="of the encoder (%(default)s)")
     options = parser.parse_args()
-    way = {"backend": options.backend, "precision": options.precision}
-    predictor = Predictor.from_weights(options.weights, **way)
+    predictor = Predictor.from_weights(
+        options.weights, backend=options.backend, precision=options.precision
+    )
     folder = options.davis / "JPEGImages" / "480p"
     names = options.videos or sorted(path.name for path in folder.iterdir())
     print(f"| video | images | {' | '.join(WAYS)} |\n|---|---|{'---|' * len(WAYS)}")

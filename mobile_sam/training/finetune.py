@@ -202,8 +202,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sam = load_sam(options.start_from)
         else:
             sam = Sam(SamConfig.from_json(options.config.read_text()) if options.config else DEMO)
-        size = options.image_size or sam.config.image_size
-        sam = resized(sam, size)
+        if options.image_size is not None:
+            sam = resized(sam, options.image_size)
+        size = sam.config.image_size
         # Scenes are held out from the evaluation by their first number.
         sources = [
             open_examples(text, (1, settings.seed), (size, size), _LANDSCAPE)

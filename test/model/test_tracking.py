@@ -271,7 +271,7 @@ def test_the_light_is_switched(predictor: Predictor, factor: float) -> None:
 
 def cells(features: np.ndarray) -> torch.Tensor:
     """Features of a map's cells, float (h, w, C), as directions (C, h, w)."""
-    return torch.nn.functional.normalize(torch.from_numpy(features).permute(2, 0, 1), dim=0)
+    return F.normalize(torch.from_numpy(features).permute(2, 0, 1), dim=0)
 
 
 def test_memory_finds_cells_where_they_went() -> None:
