@@ -47,7 +47,10 @@ def test_model_imports_at_once() -> None:
 
 
 def test_every_ros_module_imports() -> None:
-    assert "rclpy" in loaded_by_importing_all_of("mobile_sam_ros")
+    """And none brings what only training needs, at the cost of every start and its memory."""
+    loaded = loaded_by_importing_all_of("mobile_sam_ros")
+    assert {"rclpy", "torch"} <= loaded
+    assert not loaded & {"timm", "torchvision"}
 
 
 def names(path: Path) -> list[str]:

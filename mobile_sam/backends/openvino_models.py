@@ -18,11 +18,11 @@ from threading import Lock
 from typing import Any
 
 import openvino
-import timm
 import torch
 from torch import Tensor, nn
 
 from mobile_sam import modeling
+from mobile_sam.backends import free_unused
 from mobile_sam.checkpoints import cache_directory, remove_abandoned
 from mobile_sam.quoting import first_line
 
@@ -78,9 +78,13 @@ def compiled(
     with _COMPILING, warnings.catch_warnings():
         # That tracing fixes what is computed from sizes, which is wanted here.
         warnings.simplefilter("ignore")
-        model = openvino.convert_model(module, example_input=examples, input=shapes)
+        # Not by OpenVINO, which would trace twice to compare, and keep the memory that took.
+        traced = torch.jit.trace(module, examples, check_trace=False)
+        model = openvino.convert_model(traced, input=shapes)
+    del traced
+    free_unused()
     result = core().compile_model(model, "CPU", settings)
-    _write(path, result.export_model().getvalue())
+    _write(path, result.export_model().getbuffer())
     return result
 
 
@@ -88,7 +92,7 @@ def _identity(module: nn.Module, shapes: list[tuple[int, ...]], settings: dict[s
     """Returns what tells a compiled module from all others, for a file's name."""
     digest = hashlib.sha256()
     machine = core().get_property("CPU", "FULL_DEVICE_NAME")
-    versions = openvino.__version__, torch.__version__, timm.__version__
+    versions = openvino.__version__, torch.__version__
     digest.update(repr((type(module).__name__, shapes, settings, machine, versions)).encode())
     for source in sorted(Path(modeling.__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
@@ -112,7 +116,7 @@ def _read(path: Path) -> bytes | None:
     return content
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: memoryview) -> None:
     """Writes a file whole or not at all, and removes those that were not used for longest."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +124,9 @@ def _write(path: Path, content: bytes) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
             partial = Path(file.name)
         try:
-            partial.write_bytes(hashlib.sha256(content).digest() + content)
+            with partial.open("wb") as file:
+                file.write(hashlib.sha256(content).digest())
+                file.write(content)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

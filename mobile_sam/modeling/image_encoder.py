@@ -1,19 +1,16 @@
 """TinyViT as MobileSAM's image encoder: pixels in, image embedding out.
 
-The blocks are timm's (`timm.models.tiny_vit`); the arrangement is MobileSAM's, which differs from
-timm's: a stage ends with its downsampling, the strides are free, and a neck stands where the
-classifier was. Wu et al. 2022, arXiv:2207.10666; Zhang et al. 2023, arXiv:2306.14289.
+The blocks are TinyViT's; the arrangement is MobileSAM's (Zhang et al. 2023, arXiv:2306.14289): a
+stage ends with its downsampling, the strides are free, and a neck stands where the classifier was.
 """
 
 from itertools import pairwise
 
-from timm.layers import LayerNorm2d
-from timm.models.tiny_vit import ConvNorm, MBConv, PatchEmbed, TinyVitBlock
 from torch import Tensor, nn
 
+from mobile_sam.modeling.channels_last import LayerNorm2d
 from mobile_sam.modeling.config import SamConfig
-
-_EXPANSION = 4.0
+from mobile_sam.modeling.tiny_vit import ConvNorm, MBConv, PatchEmbed, TinyVitBlock
 
 
 class Downsample(nn.Module):
@@ -25,7 +22,7 @@ class Downsample(nn.Module):
     def __init__(self, in_dim: int, out_dim: int, stride: int) -> None:
         super().__init__()
         self.conv1 = ConvNorm(in_dim, out_dim)
-        self.conv2 = ConvNorm(out_dim, out_dim, ks=3, stride=stride, pad=1, groups=out_dim)
+        self.conv2 = ConvNorm(out_dim, out_dim, kernel=3, stride=stride, groups=out_dim)
         self.conv3 = ConvNorm(out_dim, out_dim)
         self.activation = nn.GELU()
 
@@ -40,8 +37,7 @@ class ConvolutionStage(nn.Module):
 
     def __init__(self, dim: int, depth: int, downsample: nn.Module) -> None:
         super().__init__()
-        blocks = [MBConv(dim, dim, _EXPANSION, nn.GELU, drop_path=0.0) for _ in range(depth)]
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = nn.Sequential(*(MBConv(dim) for _ in range(depth)))
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,8 +51,7 @@ class AttentionStage(nn.Module):
         self, dim: int, depth: int, heads: int, window: int, downsample: nn.Module
     ) -> None:
         super().__init__()
-        blocks = [TinyVitBlock(dim, heads, window, _EXPANSION) for _ in range(depth)]
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = nn.Sequential(*(TinyVitBlock(dim, heads, window) for _ in range(depth)))
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,7 +71,7 @@ class ImageEncoder(nn.Module):
             for (before, after), stride in zip(pairwise(dims), config.encoder_strides, strict=True)
         ]
         downsamples.append(nn.Identity())
-        self.patch_embed = PatchEmbed(3, dims[0], nn.GELU)
+        self.patch_embed = PatchEmbed(dims[0])
         stages: list[nn.Module] = [
             ConvolutionStage(dims[0], config.encoder_depths[0], downsamples[0])
         ]

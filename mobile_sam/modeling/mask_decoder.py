@@ -4,11 +4,10 @@ Kirillov et al. 2023, arXiv:2304.02643, appendix A, "Lightweight mask decoder".
 """
 
 import torch
-from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mobile_sam.modeling.channels_last import normed
+from mobile_sam.modeling.channels_last import LayerNorm2d, normed
 from mobile_sam.modeling.config import SamConfig
 from mobile_sam.modeling.transformer import TwoWayTransformer
 

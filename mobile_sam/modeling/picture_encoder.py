@@ -17,13 +17,13 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from timm.models.tiny_vit import Attention, TinyVitBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mobile_sam.modeling.channels_last import channels_first, normed
 from mobile_sam.modeling.config import SamConfig
 from mobile_sam.modeling.image_encoder import AttentionStage, Downsample, ImageEncoder
+from mobile_sam.modeling.tiny_vit import Attention, ConvNorm, TinyVitBlock
 
 _PATCH = 4  # pixels to a cell of the first stage
 
@@ -85,6 +85,7 @@ class PictureEncoder(nn.Module):
         for stage, windows in zip(stages, self.windows, strict=True):
             assert isinstance(stage, AttentionStage) and isinstance(windows, Windows)
             for block in stage.blocks:
+                assert isinstance(block, TinyVitBlock)
                 x = self._block(block, windows, x)
             if isinstance(stage.downsample, Downsample):
                 x = self._downsampled(stage.downsample, x)
@@ -110,7 +111,7 @@ class PictureEncoder(nn.Module):
         return [cells.expand(len(x), -1, -1)]
 
     def _block(self, block: TinyVitBlock, windows: Windows, x: Tensor) -> Tensor:
-        """What timm's block does."""
+        """What the block does."""
         cells = x.flatten(1, 2)
         # In the last cell, what fills windows that leave even the padded input.
         nothing = torch.zeros_like(cells[:, :1])
@@ -128,10 +129,9 @@ class PictureEncoder(nn.Module):
         x = self._convolved_norm(module.conv2, x)
         return channels_first(nn.Sequential(module.activation, module.conv3), x)
 
-    def _convolved_norm(self, module: nn.Sequential, x: Tensor) -> Tensor:
-        """What timm's `ConvNorm` does."""
-        conv, norm = module
-        return channels_first(norm, self._convolved(conv, x))
+    def _convolved_norm(self, module: ConvNorm, x: Tensor) -> Tensor:
+        """What the module does."""
+        return channels_first(module.bn, self._convolved(module.conv, x))
 
     def _convolved(self, conv: nn.Module, x: Tensor) -> Tensor:
         """A convolution of kernel 3, with what lies below."""
@@ -193,21 +193,20 @@ class Windows(nn.Module):
 
 
 def _attended(attention: Attention, windows: Windows, around: Tensor) -> Tensor:
-    """What timm's module does to the windows of a map: of its cells, what is below, and an empty
+    """What the module does to the windows of a map: of its cells, what is below, and an empty
     one. Each cell is projected once, and queries, keys and values by themselves: so nothing has to
     be taken apart."""
-    heads, dims = attention.num_heads, (attention.key_dim, attention.key_dim, attention.val_dim)
+    heads = attention.heads
     x = attention.norm(around)
     query, key, value = (
         windows.divided(F.linear(x, weight.flatten(0, 1), bias.flatten()))
         .unflatten(2, (heads, -1))
         .transpose(1, 2)
         for weight, bias in zip(
-            attention.qkv.weight.unflatten(0, (heads, -1)).split(dims, dim=1),
-            attention.qkv.bias.unflatten(0, (heads, -1)).split(dims, dim=1),
+            attention.qkv.weight.unflatten(0, (heads, 3, -1)).unbind(1),
+            attention.qkv.bias.unflatten(0, (heads, 3, -1)).unbind(1),
             strict=True,
         )
     )
-    biases = attention.get_attention_biases(x.device)
-    found = F.scaled_dot_product_attention(query, key, value, attn_mask=biases)
+    found = F.scaled_dot_product_attention(query, key, value, attn_mask=attention.biases())
     return attention.proj(windows.joined(found.transpose(1, 2).flatten(2), len(around)))

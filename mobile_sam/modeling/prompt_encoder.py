@@ -9,9 +9,9 @@ import math
 from enum import IntEnum
 
 import torch
-from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
+from mobile_sam.modeling.channels_last import LayerNorm2d
 from mobile_sam.modeling.config import SamConfig
 
 

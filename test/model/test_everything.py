@@ -13,9 +13,10 @@ import types
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import nms
 
 from mobile_sam.checkpoints import load_sam
-from mobile_sam.everything import Everything, EverythingSettings, segment_everything
+from mobile_sam.everything import Everything, EverythingSettings, segment_everything, suppress
 from mobile_sam.predictor import Predictor
 from mobile_sam.prompts import Prompt
 from mobile_sam.run_lengths import mask_from_counts
@@ -77,6 +78,20 @@ def pairwise_iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     flat, others = (m.reshape(len(m), -1).astype(np.float32) for m in (one, other))
     overlap = flat @ others.T
     return overlap / (flat.sum(1)[:, None] + others.sum(1)[None] - overlap)
+
+
+@pytest.mark.parametrize("most", [0, 0.3, 0.7, 1])
+def test_of_boxes_that_overlap_the_same_stay_as_by_torchvision(most: float) -> None:
+    """Also at equal scores, at an overlap of just the most, and of boxes without an area."""
+    rng = np.random.default_rng(0)
+    low = rng.integers(0, 100, (1000, 2))
+    boxes = np.concatenate([low, low + rng.integers(1, 40, (1000, 2))], axis=1).astype(np.float32)
+    scores = rng.integers(0, 50, 1000) / 50
+    ends = torch.from_numpy(boxes - np.array([0, 0, 1, 1], np.float32))
+    wanted = nms(ends, torch.from_numpy(scores.astype(np.float32)), most)
+    kept = suppress(boxes, scores, most)
+    assert kept.tolist() == wanted.tolist()
+    assert 0 < len(kept) and (len(kept) < 1000 or most == 1)
 
 
 @pytest.mark.parametrize(
