@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -66,7 +67,8 @@ def evaluate(predictor: Predictor, examples: Iterable[Example], seed: int = _HEL
     The kinds: a tight box; a box that is off by a few per cent; box and point; a point in the
     middle of the object, of whose three masks the best one counts, or the one with the greatest
     predicted IoU; 1, 3 and 5 clicks, each in the middle of what is most wrong after the one
-    before; and the object's own mask, blurred by the size of the logits.
+    before; and the object's own mask, blurred by the size of the logits. Last, what that size alone
+    costs: the own mask as logits, with no model between.
     """
     rng = np.random.default_rng(seed)
     rows: list[dict[str, float]] = []
@@ -77,11 +79,12 @@ def evaluate(predictor: Predictor, examples: Iterable[Example], seed: int = _HEL
         embedding = predictor.encode(example.image)
         for index, wanted in enumerate(example.masks):
             box, point = tight_box(wanted), inner_points(wanted, 1)
+            own_logits = predictor.mask_logits(wanted)
             prompts = {
                 "box": Prompt(box=box),
                 "jittered box": Prompt(box=jittered(box, rng)),
                 "box and point": Prompt(box=box, points=point),
-                "mask": Prompt(mask_logits=predictor.mask_logits(wanted)),
+                "mask": Prompt(mask_logits=own_logits),
             }
             masks = predictor.decode(embedding, list(prompts.values()), multimask=False).masks
             row = dict(zip(prompts, mask_iou(masks, wanted).tolist(), strict=True))
@@ -90,6 +93,9 @@ def evaluate(predictor: Predictor, examples: Iterable[Example], seed: int = _HEL
             row["one point, best of three"] = float(overlaps.max())
             row["one point, by predicted IoU"] = float(overlaps[three.predicted_iou.argmax()])
             row |= _clicked(predictor, embedding, wanted)
+            as_logits = torch.from_numpy(own_logits)[None], torch.ones(1)
+            blurred = predictor.segments(*as_logits, embedding).masks[0]
+            row["its own mask as logits"] = float(mask_iou(blurred, wanted))
             rows.append(row)
             areas.append(int(wanted.sum()))
             origins.append((number, index))
