@@ -185,8 +185,8 @@ def _fetch(entry: WeightsEntry, path: Path) -> None:
         os.fsync(file.fileno())
 
 
-# How the official checkpoint's names become ours: timm calls a convolution `conv` and a norm `bn`,
-# and its patch embedding has names for its two layers.
+# How the official checkpoint's names become ours, which are timm's: a convolution is `conv`, a norm
+# `bn`, and the patch embedding has names for its two layers.
 _RENAMES = (
     (r"^image_encoder\.patch_embed\.seq\.0\.", "image_encoder.patch_embed.conv1."),
     (r"^image_encoder\.patch_embed\.seq\.2\.", "image_encoder.patch_embed.conv2."),

@@ -20,6 +20,7 @@ from mobile_sam.modeling import MULTI, SINGLE
 from mobile_sam.predictor import Embedding, Predictor
 from mobile_sam.prompts import Prompt
 from mobile_sam.segments import Segments, concatenate, tight_box
+from mobile_sam.suppression import non_maximum_suppression
 
 # A mask that ends so near to the edge of a crop, in pixels, is taken to be cut off by it.
 _EDGE = 20
@@ -141,13 +142,15 @@ def segment_everything(
                 progress(done, total)
         of_crop = _joined(found, predictor, (y1 - y0, x1 - x0))
         scores = of_crop.segments.predicted_iou
-        kept = of_crop.take(suppress(of_crop.segments.boxes, scores, settings.box_nms))
+        stay = non_maximum_suppression(of_crop.segments.boxes, scores, settings.box_nms)
+        kept = of_crop.take(stay)
         parts.append(_in_whole_image(kept, crop, (height, width)))
     result = _joined(parts, predictor, (height, width))
     if len(parts) > 1:
         x0, y0, x1, y1 = result.crop_boxes.T
         smallness = 1 / ((x1 - x0) * (y1 - y0))
-        result = result.take(suppress(result.segments.boxes, smallness, settings.crop_nms))
+        stay = non_maximum_suppression(result.segments.boxes, smallness, settings.crop_nms)
+        result = result.take(stay)
     if settings.least_region:
         result = _without_small_regions(result, settings)
     return result.take(np.argsort(-result.segments.predicted_iou, kind="stable"))
@@ -258,30 +261,6 @@ def _cut_off(
     return (near_crop & ~near_image).any(axis=1)
 
 
-def suppress(
-    boxes: NDArray[np.float32], scores: NDArray[np.floating], most: float
-) -> NDArray[np.int64]:
-    """Returns the indices of what stays, the highest score first, of boxes with an IoU over `most`.
-
-    An IoU of boxes that end at their last pixel, as SAM's are, so that the same ones stay.
-    """
-    x0, y0, x1, y1 = (boxes - np.array([0, 0, 1, 1], np.float32)).T
-    areas = (x1 - x0) * (y1 - y0)
-    rest = np.argsort(-scores, kind="stable")
-    stays = []
-    while len(rest):
-        best, rest = rest[0], rest[1:]
-        stays.append(best)
-        across = np.minimum(x1[best], x1[rest]) - np.maximum(x0[best], x0[rest])
-        down = np.minimum(y1[best], y1[rest]) - np.maximum(y0[best], y0[rest])
-        shared = across.clip(0) * down.clip(0)
-        # A mask one pixel wide has no area here: what is no number is no overlap.
-        with np.errstate(invalid="ignore"):
-            overlap = shared / (areas[best] + areas[rest] - shared)
-        rest = rest[~(overlap > np.float64(most))]
-    return np.array(stays, np.int64)
-
-
 def _without_small_regions(found: Everything, settings: EverythingSettings) -> Everything:
     """Fills holes and removes islands, and then what has become a duplicate."""
     segments = found.segments
@@ -305,7 +284,8 @@ def _without_small_regions(found: Everything, settings: EverythingSettings) -> E
         segments.logits,
     )
     # Those that needed nothing are preferred.
-    keep = suppress(boxes, np.array(unchanged), max(settings.box_nms, settings.crop_nms))
+    most = max(settings.box_nms, settings.crop_nms)
+    keep = non_maximum_suppression(boxes, np.array(unchanged), most)
     return Everything(clean_segments, found.prompts, found.crop_boxes).take(keep)
 
 

@@ -53,6 +53,17 @@ def test_every_ros_module_imports() -> None:
     assert not loaded & {"timm", "torchvision"}
 
 
+def test_only_training_needs_timm() -> None:
+    """Also what is imported only when it is used does without."""
+    users = {
+        path.relative_to(CHECKOUT).parts[:2]
+        for package in ("mobile_sam", "mobile_sam_ros")
+        for path in (CHECKOUT / package).rglob("*.py")
+        if {name.split(".")[0] for name in names(path)} & {"timm", "torchvision"}
+    }
+    assert users == {("mobile_sam", "training")}
+
+
 def names(path: Path) -> list[str]:
     """Modules that a file imports."""
     found = []

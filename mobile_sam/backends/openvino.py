@@ -16,7 +16,7 @@ from mobile_sam.modeling import ALL, Sam
 from mobile_sam.modeling.picture_encoder import PictureEncoder
 from mobile_sam.modeling.sam import NOTHING, normalised
 
-_AT_ONCE = 2  # objects; more are hardly faster, and take more memory
+_AT_ONCE = 2  # objects; what more of them take is kept as well
 
 
 class OpenVinoSam(TorchSam):
@@ -55,7 +55,7 @@ class OpenVinoSam(TorchSam):
             return torch.from_numpy(cells).permute(0, 3, 1, 2)
 
         self._compile_decoder()
-        free_unused()  # what compiling took
+        free_unused()  # what preparing took
         return encode
 
     def _compile_decoder(self) -> None:

@@ -78,12 +78,13 @@ def compiled(
     with _COMPILING, warnings.catch_warnings():
         # That tracing fixes what is computed from sizes, which is wanted here.
         warnings.simplefilter("ignore")
-        # Not by OpenVINO, which would trace twice to compare, and keep the memory that took.
+        # OpenVINO itself would trace twice, to compare.
         traced = torch.jit.trace(module, examples, check_trace=False)
         model = openvino.convert_model(traced, input=shapes)
     del traced
-    free_unused()
+    free_unused()  # what tracing took
     result = core().compile_model(model, "CPU", settings)
+    del model
     _write(path, result.export_model().getbuffer())
     return result
 
@@ -105,11 +106,11 @@ def _identity(module: nn.Module, shapes: list[tuple[int, ...]], settings: dict[s
 def _read(path: Path) -> bytes | None:
     """Returns what a file holds, or None if there is none or it is damaged."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            digest, content = file.read(_DIGEST_BYTES), file.read()
         os.utime(path)  # those that are not used for long go first
     except OSError:
         return None
-    digest, content = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
     if hashlib.sha256(content).digest() != digest:
         _LOGGER.warning("%s is damaged: the model is compiled anew", path)
         return None
@@ -123,13 +124,13 @@ def _write(path: Path, content: memoryview) -> None:
         remove_abandoned(path.parent)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
             partial = Path(file.name)
-        try:
-            with partial.open("wb") as file:
+            try:
                 file.write(hashlib.sha256(content).digest())
                 file.write(content)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+                file.close()
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
         newest_first = sorted(path.parent.glob("*.bin"), key=lambda p: -p.stat().st_mtime)
         for old in newest_first[_KEPT:]:
             old.unlink(missing_ok=True)

@@ -12,12 +12,6 @@ def channels_first(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return module(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
-def normed(norm: nn.Module, cells: Tensor) -> Tensor:
-    """Applies a `LayerNorm2d` to (..., C)."""
-    assert isinstance(norm, LayerNorm2d)
-    return F.layer_norm(cells, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-
-
 class LayerNorm2d(nn.LayerNorm):
     """Normalises over the channels, (B, C, H, W) to the same."""
 
@@ -25,4 +19,10 @@ class LayerNorm2d(nn.LayerNorm):
         super().__init__(dim, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        return normed(self, x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def normed(norm: nn.Module, cells: Tensor) -> Tensor:
+    """Applies a `LayerNorm2d` to (..., C)."""
+    assert isinstance(norm, LayerNorm2d)
+    return F.layer_norm(cells, norm.normalized_shape, norm.weight, norm.bias, norm.eps)

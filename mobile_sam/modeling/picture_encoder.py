@@ -111,7 +111,7 @@ class PictureEncoder(nn.Module):
         return [cells.expand(len(x), -1, -1)]
 
     def _block(self, block: TinyVitBlock, windows: Windows, x: Tensor) -> Tensor:
-        """What the block does."""
+        """The block, with what lies below."""
         cells = x.flatten(1, 2)
         # In the last cell, what fills windows that leave even the padded input.
         nothing = torch.zeros_like(cells[:, :1])
@@ -122,7 +122,7 @@ class PictureEncoder(nn.Module):
         return (cells + block.mlp(cells)).unflatten(1, x.shape[1:3])
 
     def _downsampled(self, module: Downsample, x: Tensor) -> Tensor:
-        """What the module does."""
+        """The downsampling, with what lies below."""
         if module.conv2.conv.stride != (1, 1):
             return channels_first(module, x)
         x = channels_first(nn.Sequential(module.conv1, module.activation), x)
@@ -130,7 +130,7 @@ class PictureEncoder(nn.Module):
         return channels_first(nn.Sequential(module.activation, module.conv3), x)
 
     def _convolved_norm(self, module: ConvNorm, x: Tensor) -> Tensor:
-        """What the module does."""
+        """A convolution and its norm, with what lies below."""
         return channels_first(module.bn, self._convolved(module.conv, x))
 
     def _convolved(self, conv: nn.Module, x: Tensor) -> Tensor:
@@ -193,9 +193,12 @@ class Windows(nn.Module):
 
 
 def _attended(attention: Attention, windows: Windows, around: Tensor) -> Tensor:
-    """What the module does to the windows of a map: of its cells, what is below, and an empty
-    one. Each cell is projected once, and queries, keys and values by themselves: so nothing has to
-    be taken apart."""
+    """The attention of all windows of a map, whose cells, what is below them and an empty one are
+    `around`, (B, N, C); returns what the map's cells get, (B, height * width, C).
+
+    Each cell is projected once, and queries, keys and values by themselves: so nothing has to be
+    taken apart.
+    """
     heads = attention.heads
     x = attention.norm(around)
     query, key, value = (

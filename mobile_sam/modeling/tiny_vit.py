@@ -1,8 +1,8 @@
-"""TinyViT's blocks, smallest first (Wu et al. 2022, arXiv:2207.10666; the blocks that attend within
-windows: section 3.3 and LeViT, Graham et al. 2021, arXiv:2104.01136).
+"""TinyViT's blocks, smallest first (Wu et al. 2022, arXiv:2207.10666; the attention's biases are
+LeViT's, Graham et al. 2021, arXiv:2104.01136).
 
-Written here, and not taken from timm, because with timm come torchvision and PyTorch's compiler, at
-the cost of every start and its memory. Tensors have the names of timm's.
+Written here, and not taken from timm, so that a start does not import timm, and with it torchvision
+and PyTorch's compiler. Tensors have the names of timm's.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class PatchEmbed(nn.Module):
 
 
 class MBConv(nn.Module):
-    """An inverted bottleneck, (B, dim, H, W) to the same; changes nothing before it is trained but
-    for its last activation."""
+    """An inverted bottleneck, (B, dim, H, W) to the same. What it adds is zero until it is
+    trained."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -74,15 +74,15 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
         self.attention_biases = nn.Parameter(torch.zeros(heads, window * window))
-        row, column = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
-        rows, columns = ((of.flatten()[:, None] - of.flatten()).abs() for of in (row, column))
-        # The distances are numbered as the first cell meets them: row by row.
-        self.register_buffer("distances", rows * window + columns, persistent=False)
-        self.distances: Tensor
+        cells = torch.arange(window * window)
+        rows, columns = ((of[:, None] - of).abs() for of in (cells // window, cells % window))
+        # int64 (window * window, the same): which bias each pair of cells has.
+        self.register_buffer("bias_index", rows * window + columns, persistent=False)
+        self.bias_index: Tensor
 
     def biases(self) -> Tensor:
         """Returns what is added to the attention, float (heads, window * window, the same)."""
-        return self.attention_biases[:, self.distances]
+        return self.attention_biases[:, self.bias_index]
 
     def forward(self, x: Tensor) -> Tensor:
         each = self.qkv(self.norm(x)).unflatten(2, (self.heads, 3, -1)).transpose(1, 2)
@@ -122,10 +122,11 @@ class TinyVitBlock(nn.Module):
         height, width, side = x.shape[1], x.shape[2], self.window
         down, across = -(-height // side), -(-width // side)
         filled = F.pad(x, (0, 0, 0, across * side - width, 0, down * side - height))
+        # (B, down, across, side, side, dim), and then a window's cells in a row
         windows = filled.unflatten(2, (across, side)).unflatten(1, (down, side)).transpose(2, 3)
         attended = self.attn(windows.flatten(0, 2).flatten(1, 2))
-        attended = attended.unflatten(0, (-1, down, across)).unflatten(3, (side, side))
-        whole = attended.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        windows = attended.unflatten(0, (-1, down, across)).unflatten(3, (side, side))
+        whole = windows.transpose(2, 3).flatten(3, 4).flatten(1, 2)
         x = x + whole[:, :height, :width]
         x = self.local_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return x + self.mlp(x)

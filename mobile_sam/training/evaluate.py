@@ -67,8 +67,8 @@ def evaluate(predictor: Predictor, examples: Iterable[Example], seed: int = _HEL
     The kinds: a tight box; a box that is off by a few per cent; box and point; a point in the
     middle of the object, of whose three masks the best one counts, or the one with the greatest
     predicted IoU; 1, 3 and 5 clicks, each in the middle of what is most wrong after the one
-    before; and the object's own mask, blurred by the size of the logits. Last, what that size alone
-    costs: the own mask as logits, with no model between.
+    before; and the object's own mask, blurred by the size of the logits. Last, with
+    no model at all: that blurred mask as the logits, scaled up again.
     """
     rng = np.random.default_rng(seed)
     rows: list[dict[str, float]] = []
@@ -95,7 +95,7 @@ def evaluate(predictor: Predictor, examples: Iterable[Example], seed: int = _HEL
             row |= _clicked(predictor, embedding, wanted)
             as_logits = torch.from_numpy(own_logits)[None], torch.ones(1)
             blurred = predictor.segments(*as_logits, embedding).masks[0]
-            row["its own mask as logits"] = float(mask_iou(blurred, wanted))
+            row["no model: the blurred mask"] = float(mask_iou(blurred, wanted))
             rows.append(row)
             areas.append(int(wanted.sum()))
             origins.append((number, index))

@@ -16,12 +16,13 @@ import torch
 from torchvision.ops import nms
 
 from mobile_sam.checkpoints import load_sam
-from mobile_sam.everything import Everything, EverythingSettings, segment_everything, suppress
+from mobile_sam.everything import Everything, EverythingSettings, segment_everything
 from mobile_sam.predictor import Predictor
 from mobile_sam.prompts import Prompt
 from mobile_sam.run_lengths import mask_from_counts
 from mobile_sam.scenes import MovingScene
 from mobile_sam.segments import tight_box
+from mobile_sam.suppression import non_maximum_suppression
 
 # Of the model's own size: upstream scales with Pillow, which differs by a level here and there.
 SCENE = MovingScene(11, (192, 256), 5).frame(20)
@@ -89,7 +90,7 @@ def test_of_boxes_that_overlap_the_same_stay_as_by_torchvision(most: float) -> N
     scores = rng.integers(0, 50, 1000) / 50
     ends = torch.from_numpy(boxes - np.array([0, 0, 1, 1], np.float32))
     wanted = nms(ends, torch.from_numpy(scores.astype(np.float32)), most)
-    kept = suppress(boxes, scores, most)
+    kept = non_maximum_suppression(boxes, scores, most)
     assert kept.tolist() == wanted.tolist()
     assert 0 < len(kept) and (len(kept) < 1000 or most == 1)
 

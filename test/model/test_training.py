@@ -393,9 +393,10 @@ def test_evaluation_of_the_demo_weights(tmp_path: Path, capsys: pytest.CaptureFi
     means = {name: np.mean(values) for name, values in content["iou"].items()}
     assert set(means) == {
         "box", "jittered box", "box and point", "mask", "one point, best of three",
-        "one point, by predicted IoU", "1 click", "3 clicks", "5 clicks", "its own mask as logits",
+        "one point, by predicted IoU", "1 click", "3 clicks", "5 clicks",
+        "no model: the blurred mask",
     }  # fmt: skip
-    assert 0.9 < means["its own mask as logits"] < 1  # half the image's size
+    assert 0.9 < means["no model: the blurred mask"] < 1  # half the image's size
     assert 0.6 < means["box"] <= 1 and means["one point, best of three"] > 0.5
     assert len(content["areas"]) == len(content["iou"]["box"]) == len(content["origins"])
     assert cv2.imread(str(tmp_path / "pictures.png")).shape == (3 * 256, 4 * 256, 3)
@@ -436,7 +437,9 @@ def test_a_perfect_model_scores_one_and_a_blind_one_nothing() -> None:
     oracle = Oracle(Sam(DEMO).eval())
     for sees in (True, False):
         result = evaluate.evaluate(oracle, [example])
-        assert (result.iou.pop("its own mask as logits") == 1).all()  # they have the image's size
+        assert (
+            result.iou.pop("no model: the blurred mask") == 1
+        ).all()  # they have the image's size
         for name, iou in result.iou.items():
             assert (iou == (1 if sees else 0)).all(), name
 

@@ -14,7 +14,6 @@ from graph import (
     Peer,
     Process,
     box_detection,
-    box_of,
     detections,
     header,
     object_box,
@@ -29,7 +28,6 @@ from mobile_sam_ros.msg import Prompt, PromptArray, PromptPoint
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
-from mobile_sam.choices import DEFAULT_WEIGHTS
 from mobile_sam_ros.conversions import image_message
 
 SECOND = 1_000_000_000
@@ -96,26 +94,6 @@ def test_a_detection_becomes_a_mask(graph: Peer) -> None:
     overlay = pixels(kept["overlay"][0])
     changed = (overlay != SCENE().frame(3).image).any(axis=2)
     assert changed[mask > 0].mean() > 0.9 and not changed[mask == 0].any()
-
-
-@pytest.mark.parametrize("camera_hw", [(480, 640), (720, 1280)])
-def test_the_weights_that_users_get_find_what_is_in_a_box(
-    camera_hw: tuple[int, int], tmp_path: Path
-) -> None:
-    """Every object of a camera's image, by a box around it."""
-    frame = SCENE(camera_hw).frame(3)
-    wanted = [frame.labels == label for label in range(1, int(frame.labels.max()) + 1)]
-    with running(tmp_path / "sam.log", weights=DEFAULT_WEIGHTS) as node, peer(node) as graph:
-        kept = graph.listen("labels")
-        graph.stands()
-        stamp = stamps()
-        graph.images.publish(image_message(frame.image, "rgb8", header(stamp)))
-        boxes = [box_detection(box_of(mask), str(i)) for i, mask in enumerate(wanted)]
-        graph.detections.publish(detections(stamp, *boxes))
-        labels = pixels(graph.wait(lambda: kept, "labels")[0])
-    found = [labels == label for label in range(1, len(wanted) + 1)]
-    overlaps = [(a & b).sum() / np.count_nonzero(a | b) for a, b in zip(found, wanted, strict=True)]
-    assert min(overlaps) > 0.7 and np.mean(overlaps) > 0.85, overlaps
 
 
 def test_detections_go_to_the_image_of_their_stamp(graph: Peer) -> None:
