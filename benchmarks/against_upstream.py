@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import process_memory
 import torch
 
 from mobile_sam.benchmark import SIZES, Way, interleaved_medians, machine, make_backend, ways
@@ -182,9 +183,7 @@ def _print_memory_of(who: str, weights: Path) -> None:
         ours = Predictor(make_backend(load_sam(weights), Way(backend, "cpu", precision)))
         ours.prepare(SIZES["640x480"])
         assert ours.decode(ours.encode(frame), [Prompt(box=b) for b in boxes]).masks.any()
-    # Not getrusage: that counts the parent's memory at the fork as well.
-    lines = Path("/proc/self/status").read_text().splitlines()
-    print(next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")))
+    print(process_memory.peak())
 
 
 def main() -> int:
@@ -215,13 +214,12 @@ def main() -> int:
                 print(f"| {task.name} | {way} | {theirs:.1f} | {own:.1f} | {theirs / own:.2f} |",
                       flush=True)  # fmt: skip
         upstream = peak_memory("upstream", weights)
-        for name, is_first_start in (("", False), (" of a first start", True)):
-            for other in ways()[1:]:
-                if is_first_start and other.backend != "openvino":
-                    continue  # nothing to compile
-                own = peak_memory(f"{other.backend} {other.precision}", weights, is_first_start)
-                print(f"| peak memory{name}, MB | {other} | {upstream:.0f} | {own:.0f} | "
-                      f"{upstream / own:.2f} |", flush=True)  # fmt: skip
+        starts = [("", other) for other in ways()[1:]]
+        starts += [(" of a first start", other) for other in ways() if other.backend == "openvino"]
+        for start, other in starts:
+            own = peak_memory(f"{other.backend} {other.precision}", weights, bool(start))
+            print(f"| peak memory{start}, MB | {other} | {upstream:.0f} | {own:.0f} | "
+                  f"{upstream / own:.2f} |", flush=True)  # fmt: skip
     return 0
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import process_memory
 import rclpy
 from matplotlib import pyplot as plt
 from node_cost import Rig, running, spin
@@ -28,13 +29,6 @@ from mobile_sam.benchmark import machine
 
 _NAMES = ("front", "left", "rear", "right")
 _SIZE = (480, 640)
-
-
-def resident(pid: int) -> float:
-    """Returns what a process has allocated and touched, in MB."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    wanted = ("Anonymous:", "Swap:")
-    return sum(int(line.split()[1]) for line in lines if line.startswith(wanted)) / 1024
 
 
 @dataclass(frozen=True)
@@ -94,7 +88,7 @@ def run(count: int, together: bool, rate: float, seconds: float) -> Row:
             spin(executor, lambda: False, begin + number / rate - time.monotonic())
         served = [len(rig.measured.trips) / seconds for rig in rigs]
         trips = np.concatenate([rig.measured.trips for rig in rigs])
-        memory = sum(resident(pid) for pid in pids)
+        memory = sum(process_memory.private(pid) for pid in pids)
         for rig in rigs:
             rig.destroy_node()
     p50, p99 = np.percentile(trips, (50, 99)).tolist()

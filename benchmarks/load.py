@@ -16,8 +16,8 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+import process_memory
 import rclpy
-from cameras import resident
 from diagnostic_msgs.msg import DiagnosticArray
 from mobile_sam_ros.msg import SegmentArray
 from node_cost import running, spin
@@ -138,7 +138,7 @@ def run(load: Load, seconds: float) -> str:
             sent += time.monotonic() > begin + warm
             spin(executor, lambda: False, begin + number / load.rate - time.monotonic())
         end = time.perf_counter()
-        memory = resident(pid)
+        memory = process_memory.private(pid)
         spin(executor, lambda: False, 1.5)
     ages = [[age for at, age in s.ages if at > end - seconds] for s in sources]
     halves = [

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import process_memory
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from mobile_sam.benchmark import machine
@@ -80,12 +81,6 @@ def write(path: Path, images: int, kind: str) -> None:
             writer.write(boxes_topic, time_ + _SECOND // 50, classes.to_bytes(found))
 
 
-def resident(process: subprocess.Popen[bytes]) -> float:
-    """The resident memory of a process, MB."""
-    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:")), 0.0)
-
-
 def run(bag: Path, arguments: list[str]) -> tuple[list[tuple[float, float]], float, float]:
     """Runs the command; returns (seconds, MB) of moments, and how long each pass took."""
     command = [sys.executable, "-m", "mobile_sam_ros.bags.segment_bag", str(bag), *arguments]
@@ -95,7 +90,7 @@ def run(bag: Path, arguments: list[str]) -> tuple[list[tuple[float, float]], flo
     try:
         while process.poll() is None:
             now = time.monotonic() - begin
-            samples.append((now, resident(process)))
+            samples.append((now, process_memory.resident(process.pid)))
             if not second_pass and partial.exists():
                 second_pass = now
             time.sleep(0.2)

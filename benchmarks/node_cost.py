@@ -27,6 +27,7 @@ os.environ.setdefault("ROS_DOMAIN_ID", "87")
 os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA")
 
 import numpy as np  # noqa: E402
+import process_memory  # noqa: E402
 import rclpy  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
@@ -48,10 +49,12 @@ _WAIT_SECONDS = 60.0
 
 @dataclass
 class Measured:
-    """Round trips of one run, in milliseconds, and the node's newest diagnostics."""
+    """Round trips of one run, in milliseconds, the node's newest diagnostics, and the most memory
+    that its process ever had, in MB."""
 
     trips: list[float] = field(default_factory=list)
     sent: int = 0
+    peak_memory: float = 0.0
     values: dict[str, str] = field(default_factory=dict)
 
     def percentile(self, percent: float) -> float:
@@ -149,7 +152,7 @@ def run(
     executor = SingleThreadedExecutor()
     executor.add_node(rig)
     stamp = time.time_ns()
-    with running(parameters):
+    with running(parameters) as pid:
         if not spin(executor, rig.ready, _WAIT_SECONDS):
             raise SystemExit("the node does not listen")
         # The first pictures prepare the encoder, and connections.
@@ -170,6 +173,7 @@ def run(
             stamp += 1
         rig.measured.values = {}
         spin(executor, lambda: rig.measured.values, 5.0)
+        rig.measured.peak_memory = process_memory.peak(pid)
     rig.destroy_node()
     if not rig.measured.trips:
         raise SystemExit("no mask came back")
@@ -188,14 +192,15 @@ def main() -> int:
     rclpy.init()
     print(f"{machine()}, weights {options.weights}, {options.objects} objects, `{options.output}`, "
           f"{datetime.date.today()}\n")  # fmt: skip
-    print("| image | whole way p50, ms | convert | encode | decode | publish | "
-          "whole way less encode and decode, ms |\n|---|---|---|---|---|---|---|")  # fmt: skip
+    print("| image | whole way p50, ms | convert | encode | decode | publish | whole way less "
+          "encode and decode, ms | peak memory, MB |\n" + "|---" * 8 + "|")  # fmt: skip
     for name, size in _SIZES.items():
         found = run(size, options.objects, options.output, parameters, 0.0, options.frames)
         stages = {s: found.stage(s) for s in ("convert", "encode", "decode", "publish")}
         whole = statistics.median(found.trips)
         print(f"| {name} | {whole:.1f} | " + " | ".join(f"{v:.1f}" for v in stages.values())
-              + f" | {whole - stages['encode'] - stages['decode']:.1f} |", flush=True)  # fmt: skip
+              + f" | {whole - stages['encode'] - stages['decode']:.1f} | {found.peak_memory:.0f} |",
+              flush=True)  # fmt: skip
     print("\n| at 30 Hz | sent | masks | p50, ms | p99, ms | largest, ms | "
           "model p50 + one frame, ms |\n|---|---|---|---|---|---|---|")  # fmt: skip
     for name, size in _SIZES.items():

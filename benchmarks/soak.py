@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import process_memory
 import rclpy
-from cameras import resident
 from mobile_sam_ros.msg import Prompt, PromptArray, SegmentArray
 from node_cost import running, spin
 from rclpy.executors import SingleThreadedExecutor
@@ -201,7 +201,9 @@ def sampled(pid: int, minute: float) -> Sample:
     process = Path(f"/proc/{pid}")
     status = process.joinpath("status").read_text().splitlines()
     threads = next(int(line.split()[1]) for line in status if line.startswith("Threads:"))
-    return Sample(minute, resident(pid), threads, len(list(process.joinpath("fd").iterdir())))
+    return Sample(
+        minute, process_memory.private(pid), threads, len(list(process.joinpath("fd").iterdir()))
+    )
 
 
 def soak(

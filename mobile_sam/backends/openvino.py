@@ -16,7 +16,7 @@ from mobile_sam.modeling import ALL, Sam
 from mobile_sam.modeling.picture_encoder import PictureEncoder
 from mobile_sam.modeling.sam import NOTHING, normalised
 
-_AT_ONCE = 2  # objects; what more of them take is kept as well
+_AT_ONCE = 2  # objects; the most memory that any call took, OpenVINO keeps
 
 
 class OpenVinoSam(TorchSam):

@@ -13,7 +13,7 @@ from mobile_sam.modeling.picture_encoder import PictureEncoder
 from mobile_sam.modeling.sam import normalised
 
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-_CACHED_OBJECTS = 4
+_AT_ONCE = 4
 
 
 def in_precision(encoder: PictureEncoder, precision: str) -> Encode:
@@ -83,7 +83,7 @@ class TorchSam:
         """See `Sam.decode`; always in fp32. On a CPU a few objects at once, whose maps of all cells
         its caches hold."""
         count = labels.shape[0]
-        at_once = _CACHED_OBJECTS if self.device.type == "cpu" else count
+        at_once = _AT_ONCE if self.device.type == "cpu" else count
         decoded = []
         for first in range(0, count, at_once):
             part = slice(first, first + at_once)

@@ -4,7 +4,6 @@
 from collections.abc import Callable
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 def channels_first(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -25,4 +24,4 @@ class LayerNorm2d(nn.LayerNorm):
 def normed(norm: nn.Module, cells: Tensor) -> Tensor:
     """Applies a `LayerNorm2d` to (..., C)."""
     assert isinstance(norm, LayerNorm2d)
-    return F.layer_norm(cells, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    return nn.LayerNorm.forward(norm, cells)

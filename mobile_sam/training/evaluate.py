@@ -45,7 +45,8 @@ class Result:
     """What was measured on N objects.
 
     Attributes:
-        iou: float64 (N,), by kind of prompt; NaN where the prompt was not possible.
+        iou: float64 (N,), by row of the table, most of them kinds of prompts; NaN where the prompt
+            was not possible.
         areas: int64 (N,), in pixels.
         origins: N pairs, the number of the example and of the object in it.
     """

@@ -226,12 +226,7 @@ def object_mask(index: int) -> np.ndarray:
 
 def object_box(index: int) -> tuple[float, float, float, float]:
     """Its box."""
-    return box_of(object_mask(index))
-
-
-def box_of(mask: np.ndarray) -> tuple[float, float, float, float]:
-    """The box of an object, bool (H, W)."""
-    rows, columns = np.nonzero(mask)
+    rows, columns = np.nonzero(object_mask(index))
     return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
 
 

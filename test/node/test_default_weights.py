@@ -7,7 +7,6 @@ import pytest
 from graph import (
     SCENE,
     box_detection,
-    box_of,
     detections,
     header,
     peer,
@@ -17,6 +16,8 @@ from graph import (
 )
 
 from mobile_sam.choices import DEFAULT_WEIGHTS
+from mobile_sam.segments import tight_box
+from mobile_sam.training.evaluate import mask_iou
 from mobile_sam_ros.conversions import image_message
 
 
@@ -31,9 +32,8 @@ def test_finds_what_is_in_a_box(camera_hw: tuple[int, int], tmp_path: Path) -> N
         graph.stands()
         stamp = stamps()
         graph.images.publish(image_message(frame.image, "rgb8", header(stamp)))
-        boxes = [box_detection(box_of(mask), str(i)) for i, mask in enumerate(wanted)]
+        boxes = [box_detection(tight_box(mask), str(i)) for i, mask in enumerate(wanted)]
         graph.detections.publish(detections(stamp, *boxes))
         labels = pixels(graph.wait(lambda: kept, "labels")[0])
-    found = [labels == label for label in range(1, len(wanted) + 1)]
-    overlaps = [(a & b).sum() / np.count_nonzero(a | b) for a, b in zip(found, wanted, strict=True)]
+    overlaps = [float(mask_iou(labels == label, mask)) for label, mask in enumerate(wanted, 1)]
     assert min(overlaps) > 0.7 and np.mean(overlaps) > 0.85, overlaps
