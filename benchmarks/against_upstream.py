@@ -156,10 +156,13 @@ def matrix_speed() -> float:
     return best
 
 
-def peak_memory(who: str, weights: Path, is_first_start: bool = False) -> float:
-    """Returns the peak memory, MB, of a process that encodes a frame and decodes 8 boxes, the
-    median of `_PROCESSES` of them; `is_first_start`: that find nothing compiled."""
+def peak_memory(
+    who: str, weights: Path, is_first_start: bool = False, size: str = "640x480"
+) -> float:
+    """Returns the peak memory, MB, of a process that encodes a frame of a size and decodes 8 boxes,
+    the median of `_PROCESSES` of them; `is_first_start`: that find nothing compiled."""
     command = [sys.executable, __file__, "--memory-of", who, "--weights", str(weights)]
+    command += ["--size", size]
     peaks = []
     for _ in range(_PROCESSES):
         with tempfile.TemporaryDirectory() as empty:
@@ -169,9 +172,11 @@ def peak_memory(who: str, weights: Path, is_first_start: bool = False) -> float:
     return statistics.median(peaks)
 
 
-def _print_memory_of(who: str, weights: Path) -> None:
-    frame = MovingScene(7, SIZES["640x480"], 6).frame(0).image
-    boxes = boxes_of(SIZES["640x480"], 8)
+def _print_memory_of(who: str, weights: Path, size: str) -> None:
+    width, height = map(int, size.split("x"))
+    size_hw = height, width
+    frame = MovingScene(7, size_hw, 6).frame(0).image
+    boxes = boxes_of(size_hw, 8)
     if who == "upstream":
         package, model = make_upstream(weights)
         predictor = package.SamPredictor(model)
@@ -181,7 +186,7 @@ def _print_memory_of(who: str, weights: Path) -> None:
     else:
         backend, precision = who.split()
         ours = Predictor(make_backend(load_sam(weights), Way(backend, "cpu", precision)))
-        ours.prepare(SIZES["640x480"])
+        ours.prepare(size_hw)
         assert ours.decode(ours.encode(frame), [Prompt(box=b) for b in boxes]).masks.any()
     print(process_memory.peak())
 
@@ -193,9 +198,10 @@ def main() -> int:
     parser.add_argument("--no-everything", action="store_true", help="leave out what takes longest")
     parser.add_argument("--weights", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    parser.add_argument("--size", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory_of:
-        _print_memory_of(options.memory_of, options.weights)
+        _print_memory_of(options.memory_of, options.weights, options.size)
         return 0
     with tempfile.TemporaryDirectory() as directory:
         weights = Path(directory) / "random.pt"

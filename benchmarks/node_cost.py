@@ -16,10 +16,12 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("ROS_DOMAIN_ID", "87")
@@ -29,6 +31,7 @@ os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA")
 import numpy as np  # noqa: E402
 import process_memory  # noqa: E402
 import rclpy  # noqa: E402
+from against_upstream import peak_memory  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
@@ -187,6 +190,8 @@ def main() -> int:
     parser.add_argument("--objects", type=int, default=4)
     parser.add_argument("--weights", default="demo")
     parser.add_argument("--output", default="mask", choices=("mask", "labels", "overlay"))
+    parser.add_argument("--upstream", action="store_true",
+                        help="also print the peak memory of a process of upstream's")  # fmt: skip
     options = parser.parse_args()
     parameters = [f"weights:={options.weights}", "stale_after:=0.0"]
     rclpy.init()
@@ -201,6 +206,11 @@ def main() -> int:
         print(f"| {name} | {whole:.1f} | " + " | ".join(f"{v:.1f}" for v in stages.values())
               + f" | {whole - stages['encode'] - stages['decode']:.1f} | {found.peak_memory:.0f} |",
               flush=True)  # fmt: skip
+    if options.upstream:
+        with tempfile.TemporaryDirectory() as directory:
+            weights = Path(directory) / "random.pt"
+            peaks = [f"{name} {peak_memory('upstream', weights, size=name):.0f}" for name in _SIZES]
+        print(f"\npeak memory of upstream's process, MB: {', '.join(peaks)}", flush=True)
     print("\n| at 30 Hz | sent | masks | p50, ms | p99, ms | largest, ms | "
           "model p50 + one frame, ms |\n|---|---|---|---|---|---|---|")  # fmt: skip
     for name, size in _SIZES.items():

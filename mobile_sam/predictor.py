@@ -98,8 +98,8 @@ class Predictor:
     def prepare(self, image_size: tuple[int, int]) -> None:
         """Makes the model ready for images of a size, height and width, which may take seconds.
 
-        Without it, a compiled backend is ready with the third image of a size. While one thread
-        prepares, another may go on; it is only slower.
+        Without it, a compiled backend is ready with the third image of a size, or with the first if
+        it was compiled before. While one thread compiles, another may go on; it is only slower.
         """
         self.model.prepare(scaled_size(image_size, self.input_size))
 

@@ -30,7 +30,7 @@ class Backend(Protocol):
         """Where arguments have to be, and results are."""
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """See `Sam.encode`."""
+        """See `Sam.encode`; of bytes."""
 
     def prepare(self, picture_hw: tuple[int, int]) -> None:
         """Makes what is slow at first ready for pictures of a size (height, width) at once."""
@@ -88,6 +88,7 @@ def load_backend(
     if backend == "openvino" and device != "cpu":
         raise ValueError(f"backend 'openvino' runs on the CPU, not on device {device!r}")
     sam = load_sam(weights, device)
+    free_unused()  # what reading the weights took
     if backend == "openvino" or (backend == "auto" and device == "cpu"):
         try:
             from mobile_sam.backends.openvino import OpenVinoSam

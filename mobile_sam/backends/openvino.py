@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mobile_sam.backends import free_unused
-from mobile_sam.backends.openvino_models import Model, compiled, precisions
+from mobile_sam.backends.openvino_models import Model, Recipe, precisions
 from mobile_sam.backends.picture_encoders import Encode
 from mobile_sam.backends.pytorch import TorchSam
 from mobile_sam.modeling import ALL, Sam
@@ -38,46 +38,8 @@ class OpenVinoSam(TorchSam):
                 f"precision {precision!r} cannot be used by OpenVINO on this CPU, which has "
                 + ", ".join(precisions())
             )
-        super().__init__(sam, precision, encode_padding, self._compiled_encoder)
-        self._precision = precision
-        self._compiling_decoder = Lock()
-        self._decoder: Model | None = None
-
-    def _compiled_encoder(self, encoder: PictureEncoder) -> Encode:
-        shape = (1, 3, *encoder.region_hw)
-        examples = (torch.zeros(shape),)
-        free_unused()  # what PyTorch took to see what lies below
-        model = compiled(_Encoder(encoder).eval(), examples, [shape], self._precision)
-
-        def encode(pixels: Tensor) -> Tensor:
-            regions = normalised(pixels, encoder.region_hw).contiguous()
-            cells = np.concatenate([model([one[None].numpy()])[0] for one in regions])
-            return torch.from_numpy(cells).permute(0, 3, 1, 2)
-
-        self._compile_decoder()
-        free_unused()  # what preparing took
-        return encode
-
-    def _compile_decoder(self) -> None:
-        with self._compiling_decoder:
-            if self._decoder is not None:
-                return
-            dim, side = self.config.embedding_dim, self.config.embedding_size
-            shapes: list[tuple[int, ...]] = [
-                (1, side, side, dim),
-                (-1, -1, dim),
-                (-1, dim, -1, -1),
-                (-1, -1),
-                (-1,),
-                (-1,),
-            ]
-            # Two objects, because tracing would take a size of 1 for one that never changes.
-            tokens, prompt_map, _ = self.sam.embed_prompts(
-                torch.zeros(2, 2, 2), torch.tensor([[2, 3], [1, -1]])
-            )
-            seen, two = self._all(tokens), torch.arange(2)
-            examples = torch.zeros(shapes[0]), tokens, prompt_map, seen, two, two
-            self._decoder = compiled(_Decoder(self.sam), examples, shapes, "fp32")
+        self._compiler = _Compiler(sam, precision)
+        super().__init__(sam, precision, encode_padding, self._compiler)
 
     def decode(
         self,
@@ -90,12 +52,12 @@ class OpenVinoSam(TorchSam):
         rows: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `Sam.decode`; always in fp32."""
-        model = self._decoder
+        model = self._compiler.decoder
         if model is None or len(embedding) > 1:
             return super().decode(embedding, points, labels, mask_logits, has_mask, masks, rows)
         tokens, prompt_map, seen = self.sam.embed_prompts(points, labels, mask_logits, has_mask)
         if seen is None:
-            seen = self._all(tokens)
+            seen = _all_seen(self.sam, tokens)
         cells = embedding.permute(0, 2, 3, 1).contiguous().numpy()
         which = np.arange(self.config.multimasks + 1)[masks]
         some = np.arange(self.config.embedding_size if rows is None else rows)
@@ -112,19 +74,92 @@ class OpenVinoSam(TorchSam):
             iou[part] = results[1]
         return torch.from_numpy(logits), torch.from_numpy(iou)
 
-    def _all(self, tokens: Tensor) -> Tensor:
-        """Returns a mask that says of all tokens that they count."""
-        return torch.ones(len(tokens), self.sam.mask_decoder.own_tokens + tokens.shape[1]).bool()
+
+class _Compiler:
+    """Makes encoders (`Compiler`), and with the first one the decoder."""
+
+    def __init__(self, sam: Sam, precision: str) -> None:
+        self._sam, self._precision = sam, precision
+        self._making_decoder = Lock()
+        self.decoder: Model | None = None
+
+    def read(self, picture_hw: tuple[int, int], region_hw: tuple[int, int]) -> Encode | None:
+        model = self._encoder_recipe(picture_hw, region_hw).read()
+        if model is None:
+            return None
+        with self._making_decoder:
+            if self.decoder is None:
+                self.decoder = self._decoder_recipe().read()
+        free_unused()  # what reading took
+        return None if self.decoder is None else _encode_with(model)
+
+    def compile(self, picture_hw: tuple[int, int], encoder: PictureEncoder) -> Encode:
+        free_unused()  # what PyTorch took to see what lies below
+        example = torch.zeros(1, *picture_hw, 3, dtype=torch.uint8)
+        recipe = self._encoder_recipe(picture_hw, encoder.region_hw)
+        model = recipe.compile(_Encoder(encoder).eval(), (example,))
+        with self._making_decoder:
+            if self.decoder is None:
+                recipe = self._decoder_recipe()
+                self.decoder = recipe.read() or self._compiled_decoder(recipe)
+        free_unused()  # what preparing took
+        return _encode_with(model)
+
+    def _encoder_recipe(self, picture_hw: tuple[int, int], region_hw: tuple[int, int]) -> Recipe:
+        name, part = f"encoder of {region_hw}", self._sam.image_encoder
+        return Recipe(name, self._sam, part, [(1, *picture_hw, 3)], self._precision)
+
+    def _decoder_recipe(self) -> Recipe:
+        dim, side = self._sam.config.embedding_dim, self._sam.config.embedding_size
+        shapes: list[tuple[int, ...]] = [
+            (1, side, side, dim),
+            (-1, -1, dim),
+            (-1, dim, -1, -1),
+            (-1, -1),
+            (-1,),
+            (-1,),
+        ]
+        return Recipe("decoder", self._sam, _Decoder(self._sam), shapes, "fp32")
+
+    def _compiled_decoder(self, recipe: Recipe) -> Model:
+        dim, side = self._sam.config.embedding_dim, self._sam.config.embedding_size
+        # Two objects, because tracing would take a size of 1 for one that never changes.
+        tokens, prompt_map, _ = self._sam.embed_prompts(
+            torch.zeros(2, 2, 2), torch.tensor([[2, 3], [1, -1]])
+        )
+        cells, two = torch.zeros(1, side, side, dim), torch.arange(2)
+        examples = cells, tokens, prompt_map, _all_seen(self._sam, tokens), two, two
+        return recipe.compile(_Decoder(self._sam), examples)
+
+
+def _all_seen(sam: Sam, tokens: Tensor) -> Tensor:
+    """Returns a mask that says of all tokens that they count."""
+    return torch.ones(len(tokens), sam.mask_decoder.own_tokens + tokens.shape[1]).bool()
+
+
+def _encode_with(model: Model) -> Encode:
+    """Returns what runs a compiled encoder."""
+
+    def encode(pixels: Tensor) -> Tensor:
+        pictures = pixels.permute(0, 2, 3, 1).contiguous().numpy()
+        cells = np.concatenate([model([one[None]])[0] for one in pictures])
+        return torch.from_numpy(cells).permute(0, 3, 1, 2)
+
+    return encode
 
 
 class _Encoder(nn.Module):
-    """The encoder, which leaves the channels last, as the decoder wants them."""
+    """The encoder, of bytes (B, H, W, 3); it leaves the channels last, as the decoder wants them.
+
+    What normalises the pixels is compiled along with it: in PyTorch it takes several copies.
+    """
 
     def __init__(self, encoder: PictureEncoder) -> None:
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pictures: Tensor) -> Tensor:
+        pixels = normalised(pictures.permute(0, 3, 1, 2), self.encoder.region_hw)
         return self.encoder(pixels).permute(0, 2, 3, 1)
 
 

@@ -12,24 +12,29 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import openvino
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mobile_sam import modeling
 from mobile_sam.backends import free_unused
 from mobile_sam.checkpoints import cache_directory, remove_abandoned
+from mobile_sam.modeling import Sam
 from mobile_sam.quoting import first_line
 
 PRECISIONS = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}
 
 _KEPT = 24  # files, each as large as the weights at most
 _DIGEST_BYTES = 32
+_CHUNK_BYTES = 2**20
 _LOGGER = logging.getLogger(__name__)
 _COMPILING = Lock()
 
@@ -50,71 +55,104 @@ def precisions() -> list[str]:
     return [name for name in PRECISIONS if name == "fp32" or name.upper() in abilities]
 
 
-def compiled(
-    module: nn.Module, examples: tuple[Tensor, ...], shapes: list[tuple[int, ...]], precision: str
-) -> Model:
-    """Returns a module compiled for the CPU; from the user's cache if it has it, in some tenths of
-    a second, and else in many, for the next time.
+class Recipe:
+    """What is compiled for the CPU, and how."""
 
-    Args:
-        module: in evaluation mode.
-        examples: inputs, to trace it with.
-        shapes: of the inputs, -1 where any size may come.
-        precision: "fp32" or "bf16".
-    """
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
-    }
-    path = cache_directory() / "openvino" / f"{_identity(module, shapes, settings)}.bin"
-    kept = _read(path)
-    if kept is not None:
+    def __init__(
+        self, name: str, sam: Sam, part: nn.Module, shapes: list[tuple[int, ...]], precision: str
+    ) -> None:
+        """Says what it is made of.
+
+        Args:
+            name: of what is compiled.
+            sam: the model that it belongs to.
+            part: of the model, whose weights it has and which makes, with the configuration and the
+                shapes, all of it.
+            shapes: of the inputs, -1 where any size may come.
+            precision: "fp32" or "bf16".
+        """
+        self._shapes = shapes
+        self._settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+        }
+        digest = hashlib.sha256()
+        machine = core().get_property("CPU", "FULL_DEVICE_NAME")
+        versions = openvino.__version__, torch.__version__
+        made_of = name, sam.config, shapes, self._settings, machine, versions
+        digest.update(repr(made_of).encode())
+        sources = *Path(modeling.__file__).parent.glob("*.py"), *Path(__file__).parent.glob("*.py")
+        for source in sorted(sources):
+            digest.update(source.read_bytes())
+        for key, tensor in [*part.named_parameters(), *part.named_buffers()]:
+            digest.update(key.encode())
+            digest.update(tensor.detach().contiguous().numpy().tobytes())
+        self._path = cache_directory() / "openvino" / f"{digest.hexdigest()[:32]}.bin"
+
+    def read(self) -> Model | None:
+        """Returns it from the user's cache, in tenths of a second, or None if that has it not."""
+        content = _mapped(self._path)
+        if content is None:
+            return None
         try:
-            return core().import_model(kept, "CPU", settings)
+            shared = openvino.Tensor(content, shared_memory=True)
+            return _Mapped(core().import_model(shared, "CPU", self._settings), content)
         except RuntimeError as error:  # whole, but not what this version reads
-            _LOGGER.warning("%s: compiled anew: %s", path, first_line(error))
-    # One at a time: what Python warns of is the process's, and so is the tracing of a module.
-    with _COMPILING, warnings.catch_warnings():
-        # That tracing fixes what is computed from sizes, which is wanted here.
-        warnings.simplefilter("ignore")
-        # OpenVINO itself would trace twice, to compare.
-        traced = torch.jit.trace(module, examples, check_trace=False)
-        model = openvino.convert_model(traced, input=shapes)
-    del traced
-    free_unused()  # what tracing took
-    result = core().compile_model(model, "CPU", settings)
-    del model
-    _write(path, result.export_model().getbuffer())
-    return result
+            _LOGGER.warning("%s: compiled anew: %s", self._path, first_line(error))
+            return None
+
+    def compile(self, module: nn.Module, examples: tuple[Tensor, ...]) -> Model:
+        """Compiles it, in some seconds, and keeps it in the user's cache.
+
+        Args:
+            module: in evaluation mode.
+            examples: inputs, to trace it with.
+        """
+        # One at a time: what Python warns of is the process's, and so is the tracing of a module.
+        with _COMPILING, warnings.catch_warnings():
+            # That tracing fixes what is computed from sizes, which is wanted here.
+            warnings.simplefilter("ignore")
+            # OpenVINO itself would trace twice, to compare.
+            traced = torch.jit.trace(module, examples, check_trace=False)
+            model = openvino.convert_model(traced, input=self._shapes)
+        del traced
+        free_unused()  # what tracing took
+        result = core().compile_model(model, "CPU", self._settings)
+        del model
+        _write(self._path, result.export_model().getbuffer())
+        return self.read() or result  # what is read takes less memory
 
 
-def _identity(module: nn.Module, shapes: list[tuple[int, ...]], settings: dict[str, Any]) -> str:
-    """Returns what tells a compiled module from all others, for a file's name."""
-    digest = hashlib.sha256()
-    machine = core().get_property("CPU", "FULL_DEVICE_NAME")
-    versions = openvino.__version__, torch.__version__
-    digest.update(repr((type(module).__name__, shapes, settings, machine, versions)).encode())
-    for source in sorted(Path(modeling.__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        digest.update(name.encode())
-        digest.update(tensor.detach().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:32]
+@dataclass
+class _Mapped:
+    """A model that reads weights from a file whenever it runs."""
+
+    model: openvino.CompiledModel
+    content: NDArray[np.uint8]  # not to be unmapped before
+
+    def __call__(self, inputs: list[Any]) -> Any:
+        return self.model(inputs)
 
 
-def _read(path: Path) -> bytes | None:
-    """Returns what a file holds, or None if there is none or it is damaged."""
+def _mapped(path: Path) -> NDArray[np.uint8] | None:
+    """Returns what a file holds, which stays in the file, or None if there is none or it is
+    damaged."""
     try:
         with path.open("rb") as file:
-            digest, content = file.read(_DIGEST_BYTES), file.read()
+            wanted = file.read(_DIGEST_BYTES)
+            found = hashlib.sha256()
+            while chunk := file.read(_CHUNK_BYTES):
+                found.update(chunk)
         os.utime(path)  # those that are not used for long go first
+        if found.digest() == wanted:
+            # "c", because OpenVINO takes nothing that is not to be written. Files are replaced
+            # and removed, never changed, so that what is mapped stays.
+            return np.memmap(path, np.uint8, "c", _DIGEST_BYTES)
     except OSError:
         return None
-    if hashlib.sha256(content).digest() != digest:
-        _LOGGER.warning("%s is damaged: the model is compiled anew", path)
-        return None
-    return content
+    _LOGGER.warning("%s is damaged: the model is compiled anew", path)
+    return None
 
 
 def _write(path: Path, content: memoryview) -> None:

@@ -6,12 +6,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from mobile_sam.modeling import Sam
-from mobile_sam.modeling.picture_encoder import PictureEncoder
+from mobile_sam.modeling.picture_encoder import PictureEncoder, region_size
 
 MARGIN_CELLS = 2
 """Cells of padding that are encoded along with a picture; what it costs and what it saves is in
@@ -22,20 +23,31 @@ _PLAIN = 2  # pictures of a size that are not worth a compilation
 Encode = Callable[[Tensor], Tensor]
 
 
+class Compiler(Protocol):
+    """Makes encoders that run faster than PyTorch's."""
+
+    def read(self, picture_hw: tuple[int, int], region_hw: tuple[int, int]) -> Encode | None:
+        """Returns what was compiled before for pictures of a size (height, width), in tenths of a
+        second, None if it was not; `region_hw` is that of their `PictureEncoder`."""
+
+    def compile(self, picture_hw: tuple[int, int], encoder: PictureEncoder) -> Encode:
+        """Compiles an encoder for pictures of a size, in seconds."""
+
+
 @dataclass
 class _Entry:
-    encoder: PictureEncoder
+    picture_hw: tuple[int, int]
     encode: Encode
+    encoder: PictureEncoder | None  # that is not compiled yet
     pictures: int = 0
-    is_begun: bool = False  # its compilation
 
 
 class PictureEncoders:
     """Encodes pictures as `Sam.encode` does, by an encoder that is made for their size.
 
     The first two of a size are encoded by PyTorch, and only the third has the encoder compiled,
-    where there is something to compile: a folder of photographs would wait for nothing else. While
-    one thread prepares, another goes on with PyTorch.
+    where there is something to compile, and it was not before: a folder of photographs would wait
+    for nothing else. While one thread compiles, another goes on with PyTorch.
     """
 
     def __init__(
@@ -43,7 +55,7 @@ class PictureEncoders:
         sam: Sam,
         encode_padding: bool,
         plain: Callable[[PictureEncoder], Encode],
-        compiled: Callable[[PictureEncoder], Encode] | None = None,
+        compiler: Compiler | None = None,
     ) -> None:
         """Makes nothing yet.
 
@@ -51,10 +63,10 @@ class PictureEncoders:
             sam: in evaluation mode.
             encode_padding: whether to encode all of the padding, as SAM does, at its full cost.
             plain: makes of an encoder what runs it on pixels as `Sam.encode` takes them, at once.
-            compiled: the same, in seconds, for what runs faster.
+            compiler: makes what runs faster.
         """
         self._sam, self._encode_padding = sam, encode_padding
-        self._plain, self._compiled = plain, compiled
+        self._plain, self._compiler = plain, compiler
         self._known: OrderedDict[tuple[int, int], _Entry] = OrderedDict()
         self._lock = Lock()  # of the entries; not held while one is compiled
 
@@ -88,14 +100,20 @@ class PictureEncoders:
         if self._encode_padding or height > width:
             height = config.image_size
         margin = MARGIN_CELLS * config.stride
+        if self._compiler is not None:
+            # An encoder of PyTorch takes a second to make, and its first picture much memory.
+            encode = self._compiler.read(picture_hw, region_size(config, height, margin))
+            if encode is not None:
+                return _Entry(picture_hw, encode, None)
         encoder = PictureEncoder(self._sam.image_encoder, config, height, margin).eval()
-        return _Entry(encoder, self._plain(encoder))
+        return _Entry(picture_hw, self._plain(encoder), encoder)
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def _compile(self, entry: _Entry) -> None:
+        if self._compiler is None:
+            return
         with self._lock:
-            if self._compiled is None or entry.is_begun:
-                return
-            entry.is_begun = True
-        entry.encode = self._compiled(entry.encoder)
+            encoder, entry.encoder = entry.encoder, None
+        if encoder is not None:
+            entry.encode = self._compiler.compile(entry.picture_hw, encoder)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from mobile_sam.backends.picture_encoders import Encode, PictureEncoders
+from mobile_sam.backends.picture_encoders import Compiler, Encode, PictureEncoders
 from mobile_sam.modeling import ALL, Sam
 from mobile_sam.modeling.picture_encoder import PictureEncoder
 from mobile_sam.modeling.sam import normalised
@@ -36,7 +34,7 @@ class TorchSam:
         sam: Sam,
         precision: str = "fp32",
         encode_padding: bool = False,
-        compiled: Callable[[PictureEncoder], Encode] | None = None,
+        compiler: Compiler | None = None,
     ) -> None:
         """Takes a model in evaluation mode.
 
@@ -44,8 +42,7 @@ class TorchSam:
             sam: the model.
             precision: as for `load_backend`.
             encode_padding: as for `load_backend`.
-            compiled: makes of an encoder what runs it faster, for those who have it; see
-                `PictureEncoders`.
+            compiler: makes of an encoder what runs it faster, for those who have it.
 
         Raises:
             ValueError: a precision that the device does not have.
@@ -54,7 +51,7 @@ class TorchSam:
             raise ValueError("precision 'fp16' cannot be used on the CPU: take bf16 or fp32")
         self.sam, self.config = sam, sam.config
         self._encoders = PictureEncoders(
-            sam, encode_padding, lambda encoder: in_precision(encoder, precision), compiled
+            sam, encode_padding, lambda encoder: in_precision(encoder, precision), compiler
         )
 
     @property

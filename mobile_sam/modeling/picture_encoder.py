@@ -28,6 +28,14 @@ from mobile_sam.modeling.tiny_vit import Attention, ConvNorm, TinyVitBlock
 _PATCH = 4  # pixels to a cell of the first stage
 
 
+def region_size(config: SamConfig, height: int, margin: int) -> tuple[int, int]:
+    """Returns height and width, in pixels, of what is encoded for pictures of a height: all that a
+    `PictureEncoder` depends on but for its weights; arguments as there."""
+    size, stride = config.image_size, config.stride
+    padded = height + (margin if height < size else 0)
+    return min(size, -(-padded // stride) * stride), size
+
+
 class PictureEncoder(nn.Module):
     """An image encoder for pictures of one height, as wide as the input; shares the weights of the
     one it is made of."""
@@ -43,9 +51,8 @@ class PictureEncoder(nn.Module):
         """
         super().__init__()
         self.encoder = encoder
-        size, stride = config.image_size, config.stride
-        padded = height + (margin if height < size else 0)
-        self.region_hw = (min(size, -(-padded // stride) * stride), size)
+        size = config.image_size
+        self.region_hw = region_size(config, height, margin)
         self.cells = config.embedding_size
         self._names: dict[nn.Module, str] = {}
         if self.region_hw[0] < size:

@@ -177,6 +177,23 @@ def test_what_was_compiled_is_found_again(
     assert "is damaged" in caplog.text
 
 
+def test_what_was_compiled_before_serves_the_first_picture(
+    conversions: list[object], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an encoder of PyTorch's, and also once the files are gone."""
+    image = scenes((144, 256))[0].image
+    earlier = Predictor.from_weights(str(tiny), "cpu", "openvino")
+    earlier.prepare((144, 256))
+    wanted = earlier.encode(image).features
+    monkeypatch.setattr("mobile_sam.backends.picture_encoders.PictureEncoder", None)
+    predictor = Predictor.from_weights(str(tiny), "cpu", "openvino")
+    assert torch.equal(predictor.encode(image).features, wanted)
+    assert len(conversions) == 1
+    for file in (tmp_path / "openvino").iterdir():
+        file.unlink()
+    assert torch.equal(predictor.encode(image).features, wanted)
+
+
 def test_without_a_place_to_keep_it_it_is_compiled_all_the_same(
     conversions: list[object],
     tiny: Path,
