@@ -14,7 +14,7 @@ import urllib.request
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from mobile_sam.quoting import first_line, quoted
 _CHUNK = 1 << 18
 _TIMEOUT_SECONDS = 30
 _LARGEST_DOWNLOAD = 1 << 30  # bytes, twenty times what is expected
+_KNOWN = MOBILE_SAM, DEMO  # architectures, with inputs of any size
 _ABANDONED_SECONDS = 24 * 3600  # without a change, after which a partial download is nobody's
 
 
@@ -334,8 +335,10 @@ def load_sam(weights: str | os.PathLike[str] = DEFAULT_WEIGHTS, device: str = "c
             )
     config, state = read_checkpoint(path)
     try:
-        if config not in (MOBILE_SAM, DEMO):
-            with torch.device("meta"):  # takes no memory for what a file only claims
+        if not any(config == replace(known, image_size=config.image_size) for known in _KNOWN):
+            # Takes no memory for what a file only claims, but a second and 160 MB for the compiler
+            # that PyTorch loads then.
+            with torch.device("meta"):
                 claimed = Sam(config)
             _check(path, claimed, state)
         model = Sam(config)

@@ -53,6 +53,15 @@ def test_every_ros_module_imports() -> None:
     assert not loaded & {"timm", "torchvision"}
 
 
+def test_loading_the_default_weights_brings_no_compiler() -> None:
+    """PyTorch's takes a second and 160 MB, and comes unasked with some operations."""
+    script = (
+        "import sys, mobile_sam; mobile_sam.Predictor.from_weights(); "
+        "assert not {'torch._dynamo', 'triton', 'sympy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, check=True)
+
+
 def test_only_training_needs_timm() -> None:
     """Also what is imported only when it is used does without."""
     users = {
