@@ -97,7 +97,8 @@ class _Compiler:
         free_unused()  # what PyTorch took to see what lies below
         example = torch.zeros(1, *picture_hw, 3, dtype=torch.uint8)
         recipe = self._encoder_recipe(picture_hw, encoder.region_hw)
-        model = recipe.compile(_Encoder(encoder).eval(), (example,))
+        # Another process, or one before that had no decoder, may have compiled it by now.
+        model = recipe.read() or recipe.compile(_Encoder(encoder).eval(), (example,))
         with self._making_decoder:
             if self.decoder is None:
                 recipe = self._decoder_recipe()
