@@ -336,7 +336,7 @@ def load_sam(weights: str | os.PathLike[str] = DEFAULT_WEIGHTS, device: str = "c
     config, state = read_checkpoint(path)
     try:
         if not any(config == replace(known, image_size=config.image_size) for known in _KNOWN):
-            # Takes no memory for what a file only claims, but a second and 160 MB for the compiler
+            # Takes no memory for what a file only claims, but a second and 150 MB for the compiler
             # that PyTorch loads then.
             with torch.device("meta"):
                 claimed = Sam(config)

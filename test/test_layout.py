@@ -54,7 +54,7 @@ def test_every_ros_module_imports() -> None:
 
 
 def test_loading_the_default_weights_brings_no_compiler() -> None:
-    """PyTorch's takes a second and 160 MB, and comes unasked with some operations."""
+    """PyTorch's takes a second and 150 MB, and comes unasked with some operations."""
     script = (
         "import sys, mobile_sam; mobile_sam.Predictor.from_weights(); "
         "assert not {'torch._dynamo', 'triton', 'sympy'} & set(sys.modules)"

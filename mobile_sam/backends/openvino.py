@@ -108,7 +108,7 @@ class _Compiler:
 
     def _encoder_recipe(self, picture_hw: tuple[int, int], region_hw: tuple[int, int]) -> Recipe:
         name, part = f"encoder of {region_hw}", self._sam.image_encoder
-        return Recipe(name, self._sam, part, [(1, *picture_hw, 3)], self._precision)
+        return Recipe(name, self._sam.config, part, [(1, *picture_hw, 3)], self._precision)
 
     def _decoder_recipe(self) -> Recipe:
         dim, side = self._sam.config.embedding_dim, self._sam.config.embedding_size
@@ -120,7 +120,7 @@ class _Compiler:
             (-1,),
             (-1,),
         ]
-        return Recipe("decoder", self._sam, _Decoder(self._sam), shapes, "fp32")
+        return Recipe("decoder", self._sam.config, _Decoder(self._sam), shapes, "fp32")
 
     def _compiled_decoder(self, recipe: Recipe) -> Model:
         dim, side = self._sam.config.embedding_dim, self._sam.config.embedding_size

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from mobile_sam import modeling
 from mobile_sam.backends import free_unused
 from mobile_sam.checkpoints import cache_directory, remove_abandoned
-from mobile_sam.modeling import Sam
+from mobile_sam.modeling import SamConfig
 from mobile_sam.quoting import first_line
 
 PRECISIONS = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}
@@ -59,15 +59,20 @@ class Recipe:
     """What is compiled for the CPU, and how."""
 
     def __init__(
-        self, name: str, sam: Sam, part: nn.Module, shapes: list[tuple[int, ...]], precision: str
+        self,
+        name: str,
+        config: SamConfig,
+        part: nn.Module,
+        shapes: list[tuple[int, ...]],
+        precision: str,
     ) -> None:
         """Says what it is made of.
 
         Args:
             name: of what is compiled.
-            sam: the model that it belongs to.
-            part: of the model, whose weights it has and which makes, with the configuration and the
-                shapes, all of it.
+            config: of the model that it belongs to.
+            part: of the model, whose weights it has. Name, configuration, part and shapes say all
+                of what is compiled, before it is made.
             shapes: of the inputs, -1 where any size may come.
             precision: "fp32" or "bf16".
         """
@@ -80,7 +85,7 @@ class Recipe:
         digest = hashlib.sha256()
         machine = core().get_property("CPU", "FULL_DEVICE_NAME")
         versions = openvino.__version__, torch.__version__
-        made_of = name, sam.config, shapes, self._settings, machine, versions
+        made_of = name, config, shapes, self._settings, machine, versions
         digest.update(repr(made_of).encode())
         sources = *Path(modeling.__file__).parent.glob("*.py"), *Path(__file__).parent.glob("*.py")
         for source in sorted(sources):

@@ -180,7 +180,8 @@ def test_what_was_compiled_is_found_again(
 def test_what_was_compiled_before_serves_the_first_picture(
     conversions: list[object], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without an encoder of PyTorch's, and also once the files are gone."""
+    """Without an encoder of PyTorch's, with weights that stay in the files, also once those are
+    removed."""
     image = scenes((144, 256))[0].image
     earlier = Predictor.from_weights(str(tiny), "cpu", "openvino")
     earlier.prepare((144, 256))
@@ -189,7 +190,9 @@ def test_what_was_compiled_before_serves_the_first_picture(
     predictor = Predictor.from_weights(str(tiny), "cpu", "openvino")
     assert torch.equal(predictor.encode(image).features, wanted)
     assert len(conversions) == 1
+    mapped = Path("/proc/self/maps").read_text()
     for file in (tmp_path / "openvino").iterdir():
+        assert str(file) in mapped
         file.unlink()
     assert torch.equal(predictor.encode(image).features, wanted)
 
