@@ -35,7 +35,6 @@ _OBJECTS = 4
 _SECONDS = 0.1  # from image to image
 _LEAST_VISIBLE = 30  # pixels, for an image to count
 _RIGHT_BEGIN = 0.7
-_FIRST_SEED = 100
 _SHOWN_SEED = 5
 _SHOWN = (0, 80, 145, 175, 200, 299)
 
@@ -128,6 +127,7 @@ def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=10, help="number of them (%(default)s)")
+    parser.add_argument("--first", type=int, default=100, help="seed of the first (%(default)s)")
     parser.add_argument("--images", type=int, default=300, help="of each scene (%(default)s)")
     parser.add_argument("--weights", default="demo", help="name or path (%(default)s)")
     parser.add_argument("--picture", type=Path, help="only draw a scene, into this file")
@@ -140,7 +140,7 @@ def main() -> None:
     together: list[Result] = []
     alone: list[Result] = []
     times: dict[str, list[float]] = {"together": [], "alone": []}
-    for seed in range(_FIRST_SEED, _FIRST_SEED + options.scenes):
+    for seed in range(options.first, options.first + options.scenes):
         scene = MovingScene(seed, _SIZE, _OBJECTS)
         frames = []
         for index in range(options.images):
@@ -154,8 +154,8 @@ def main() -> None:
         of_scene = (f"{r.mean:.2f} ({r.strays} on another)" for r in alone[-len(labels) :])
         print(f"scene {seed}, each alone: " + ", ".join(of_scene))
     print(
-        f"\n{machine()}, weights {options.weights}, {options.scenes} scenes of {options.images} "
-        f"images {_SIZE[1]}x{_SIZE[0]}, {datetime.date.today()}\n"
+        f"\n{machine()}, weights {options.weights}, {options.scenes} scenes from {options.first} "
+        f"on, {options.images} images {_SIZE[1]}x{_SIZE[0]}, {datetime.date.today()}\n"
     )
     print(
         "| clicked | begun right | mean IoU | median | least | at least 0.75 | on another | "

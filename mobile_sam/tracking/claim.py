@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import cv2
 import numpy as np
@@ -16,6 +18,8 @@ from mobile_sam.tracking.evidence import Evidence, View
 from mobile_sam.tracking.track import Track
 
 _POINTS = 3
+_MARGIN = np.array((-1, -1, 1, 1), np.float32)  # pixels around a box
+_GROWN = 1.1  # times what is seen, from which on SAM is asked for more than that
 _LEAST_AGREEMENT = 0.5
 _LEAST_AGREEMENT_FOUND = 0.4
 _BY_AGREEMENT, _BY_LIKELIHOOD = 0.4, 0.5  # weights beside the similarity's, which is 1
@@ -27,6 +31,8 @@ _LEAST_SIMILARITY_FOUND = 0.75
 SURE_SIMILARITY = 0.9
 _LEAST_AGREEMENT_REMEMBERED, _LEAST_BELIEF = 0.6, 0.6
 _SMALLER, _LARGER = 0.3, 1.8  # than its usual area
+_OVERLAP = 0.5  # of the smaller mask, from which on two objects cannot both be right
+_CLEARLY = 0.2  # likelier one object's colours than another's
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,13 +81,23 @@ class Claim:
 
 def prompts_of(evidence: Evidence, is_object: bool) -> list[Prompt]:
     """Returns what to ask SAM: the box and a point for what is seen; for an object that somebody
-    asked for, also points for the whole."""
-    origin = (evidence.template.x, evidence.template.y)
-    points = inner_points(evidence.seen, _POINTS) + np.array(origin, np.float32)
-    x0, y0, x1, y1 = tight_box(evidence.seen) + np.array(origin * 2, np.float32)
-    box = np.array([x0 - 1, y0 - 1, x1 + 1, y1 + 1], np.float32)
-    of_seen = Prompt(box=box, points=points[:1])
-    return [of_seen, Prompt(points=points)] if is_object else [of_seen]
+    asked for, also points for the whole, and the box and points for what it may have grown to."""
+    origin = np.array((evidence.template.x, evidence.template.y), np.float32)
+
+    def points(part: NDArray[np.bool_]) -> NDArray[np.float32]:
+        return inner_points(part, _POINTS) + origin
+
+    def box(part: NDArray[np.bool_]) -> NDArray[np.float32]:
+        return tight_box(part) + np.tile(origin, 2) + _MARGIN
+
+    seen, grown = evidence.seen, evidence.field > 0
+    of_seen = Prompt(box=box(seen), points=points(seen)[:1])
+    if not is_object:
+        return [of_seen]
+    asked = [of_seen, Prompt(points=points(seen))]
+    if np.count_nonzero(grown) > _GROWN * np.count_nonzero(seen):
+        asked.append(Prompt(box=box(grown), points=points(grown)))
+    return asked
 
 
 def raster_of(evidence: Evidence, image_hw: tuple[int, int], side: int) -> NDArray[np.float32]:
@@ -117,3 +133,25 @@ def is_good(claim: Claim, track: Track, view: View) -> bool:
         and claim.agreement >= _LEAST_AGREEMENT
         and claim.size < _LARGEST
     )
+
+
+def settled(claims: Mapping[Track, Claim], view: View) -> dict[Track, Claim]:
+    """Leaves out claims to the same pixels: those are the object's whose colours they have, or if
+    that is not clear, the one's with the better claim."""
+    best_first = sorted(claims, key=lambda track: -claims[track].rank)
+    kept = dict(claims)
+    for better, worse in combinations(best_first, 2):
+        if better not in kept or worse not in kept:
+            continue
+        one, other = claims[better].mask, claims[worse].mask
+        if is_same(one, other):
+            codes = view.codes[one & other]
+            gain = worse.colours.likelihood(codes) - better.colours.likelihood(codes)
+            del kept[better if gain.mean() > _CLEARLY else worse]
+    return kept
+
+
+def is_same(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
+    """Returns whether two masks overlap so much that two objects cannot both be right."""
+    smaller = min(np.count_nonzero(one), np.count_nonzero(other))
+    return bool(np.count_nonzero(one & other) > _OVERLAP * smaller)

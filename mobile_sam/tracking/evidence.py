@@ -28,6 +28,9 @@ _FOUND_SHARE = 0.25  # of its area that has to be in one piece
 _BELIEVED = 0.5  # from which on a pixel is thought to be the object's
 _LEAST_BELIEVED = 0.3  # of its area, for an object to be there
 _LEAST_CELLS = 8  # that it has: of less, cells are too coarse to say much
+_BESIDE = np.ones((7, 7), np.uint8)  # up to 3 pixels beside a mask
+_FIRMLY = 0.6  # believed, to say that a mask lacks a part
+_LACKING = 0.05  # of what is beside a mask, that would have to be in it
 CROSS = np.ones((3, 3), np.uint8)
 
 
@@ -81,7 +84,14 @@ def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def predict(
-    template: Template, colours: Colours, area: float, noise: float, motion: Motion, view: View
+    template: Template,
+    colours: Colours,
+    area: float,
+    noise: float,
+    motion: Motion,
+    view: View,
+    belief: NDArray[np.float32] | None = None,
+    is_touched: bool = False,
 ) -> Evidence | None:
     """Looks for an object where its motion says, and beside that: where optical flow and where its
     colours say. The place where most of it is seen counts.
@@ -93,10 +103,15 @@ def predict(
         noise: levels that its pixels differ from image to image.
         motion: from the template to this image, as expected.
         view: of this image.
+        belief: float32 (h, w), how much of each cell is the object's (`memory`), if that is known:
+            where an object may grow that is smaller than usual.
+        is_touched: whether other things lie beside it, which it must not take in: it grows by its
+            own colours only.
 
     Returns:
         What was found, or None if it lies outside of the image.
     """
+    believed = None if belief is None else _of_pixels(belief, view)
     expected = template.moved(motion, view.size)
     if expected is None or np.count_nonzero(expected.mask) < LEAST_AREA:
         return None
@@ -105,7 +120,7 @@ def predict(
         moved = template.moved(option, view.size)
         if moved is None or np.count_nonzero(moved.mask) < LEAST_AREA:
             continue
-        found = _compare(moved, option, colours, area, noise, view)
+        found = _compare(moved, option, colours, area, noise, view, believed, is_touched)
         if best is None or found.share > best.share + _BETTER:
             best = found
     if best is None or best.share >= _STIFF:
@@ -113,7 +128,7 @@ def predict(
     bent = _bent(best.template, view)
     if bent is None:
         return best
-    found = _compare(bent, best.motion, colours, area, noise, view)
+    found = _compare(bent, best.motion, colours, area, noise, view, believed, is_touched)
     return found if found.share > best.share + _BETTER else best
 
 
@@ -150,7 +165,14 @@ def middle(weight: NDArray) -> tuple[float, float]:
 
 
 def _compare(
-    moved: Template, motion: Motion | None, colours: Colours, area: float, noise: float, view: View
+    moved: Template,
+    motion: Motion | None,
+    colours: Colours,
+    area: float,
+    noise: float,
+    view: View,
+    believed: NDArray[np.float32] | None,
+    is_touched: bool,
 ) -> Evidence:
     mask = moved.mask
     difference = cv2.blur(cv2.absdiff(view.image[moved.window], moved.image), (5, 5)).mean(axis=2)
@@ -158,11 +180,16 @@ def _compare(
     alike = (difference < max(_NOISE, 3 * noise)) | (likelihood > min(_OWN, colours.usual))
     seen = mask & alike & (likelihood > _STRANGE)
     seen = cv2.morphologyEx(seen.astype(np.uint8), cv2.MORPH_OPEN, CROSS) > 0
-    may_grow = np.count_nonzero(mask) < _GROWN * area
-    near = cv2.dilate(seen.astype(np.uint8), CROSS, iterations=_REACH) > 0
     like_it = likelihood > 0.5
-    beside = np.where(like_it & near & may_grow, _GROWTH * (2 * likelihood - 1), _NEAR)
-    beside = np.where(like_it, beside, _FAR)
+    beside = np.where(like_it, _NEAR, _FAR)
+    if np.count_nonzero(mask) < _GROWN * area:
+        near = cv2.dilate(seen.astype(np.uint8), CROSS, iterations=_REACH) > 0
+        most = np.where(near, likelihood, 0)
+        if believed is not None:
+            own = believed[moved.window]
+            is_own = (own > _BELIEVED) & (likelihood > (0.5 if is_touched else _STRANGE))
+            most = np.where(is_own, np.maximum(likelihood, own), most)
+        beside = np.where(most > 0.5, _GROWTH * (2 * most - 1), beside)
     return Evidence(
         moved,
         motion,
@@ -171,6 +198,25 @@ def _compare(
         np.where(mask, np.where(seen, 1, -1), beside).astype(np.float32),
         float(difference[seen].mean()) if seen.any() else noise,
     )
+
+
+def lacks_a_part(
+    mask: NDArray[np.bool_], colours: Colours, belief: NDArray[np.float32] | None, view: View
+) -> bool:
+    """Returns whether an object goes on beside its mask, as its colours say or SAM's features.
+
+    Args:
+        mask: bool (H, W).
+        colours: its colours.
+        belief: float32 (h, w), how much of each cell is the object's (`memory`), if that is known.
+        view: of the image.
+    """
+    beside = cv2.dilate(mask.astype(np.uint8), _BESIDE) > mask
+    likelihood = colours.likelihood(view.codes[beside])
+    own = likelihood > _OWN
+    if belief is not None:
+        own |= (_of_pixels(belief, view)[beside] > _FIRMLY) & (likelihood > _STRANGE)
+    return bool(np.count_nonzero(own) > _LACKING * np.count_nonzero(beside))
 
 
 def search(
@@ -223,16 +269,21 @@ def remembered(
     Returns:
         What was found, or None if it is too little, or the object too small.
     """
-    height, width = view.size
-    if area * belief.size < _LEAST_CELLS * height * width:
+    if area * belief.size < _LEAST_CELLS * view.grey.size:
         return None
-    fine = cv2.resize(belief, (width, height), interpolation=cv2.INTER_LINEAR)
+    fine = _of_pixels(belief, view)
     own = (fine > _BELIEVED) & ~taken
     if np.count_nonzero(own) < max(LEAST_AREA, _LEAST_BELIEVED * area):
         return None
     template = Template.cut(view.image, own)
     field = (2 * fine - 1)[template.window].astype(np.float32)
     return Evidence(template, None, template.mask, 1.0, field, 0.0, is_remembered=True)
+
+
+def _of_pixels(belief: NDArray[np.float32], view: View) -> NDArray[np.float32]:
+    """Returns for each pixel of an image, (H, W), what is believed of its cell, (h, w)."""
+    fine = cv2.resize(belief, view.size[::-1], interpolation=cv2.INTER_LINEAR)
+    return fine.astype(np.float32, copy=False)
 
 
 def agreement_of(masks: NDArray, field: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -70,6 +70,7 @@ class Track:
     age: int = 0
     unseen: int = 0
     confidence: float = 1.0
+    is_touched: bool = False  # by something that is followed, when it was seen last
 
     @property
     def state(self) -> TrackState:

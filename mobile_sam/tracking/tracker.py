@@ -45,14 +45,17 @@ from mobile_sam.tracking.claim import (
     SURE_SIMILARITY,
     Claim,
     is_good,
+    is_same,
     prompts_of,
     raster_of,
+    settled,
 )
 from mobile_sam.tracking.evidence import (
     LEAST_AREA,
     Evidence,
     View,
     agreement_of,
+    lacks_a_part,
     predict,
     remembered,
     search,
@@ -67,7 +70,6 @@ _LEAST_SHARE = 0.15  # of the template that has to be seen
 _WHOLE_SHARE = 0.85  # from which on all of it is seen
 _SURE_AGREEMENT = 0.6
 _IOU_WEIGHT = 0.3  # of the model's own estimate, in the choice between masks
-_OVERLAP = 0.5  # of the smaller mask, from which on two objects cannot both be right
 _RATE = 0.1
 _OTHER = "other"  # before the numbers of other things in a state
 _LOOK_EVERY = 10  # images, for other things, or as many as there are objects
@@ -171,23 +173,21 @@ class Tracker:
         self._check_size(image)
         view = View.of(_working(image))
         small = dataclasses.replace(embedding, image_size=view.size)
-        evidence: dict[Track, Evidence] = {}
-        for track in self._all():
-            found = self._evidence(track, view, seconds)
-            if found is not None:
-                evidence[track] = found
-        claims = self._claims(view, small, evidence)
-        self._settle(claims)
         features = cell_features(small)
         beliefs = self._beliefs(features)
+        evidence: dict[Track, Evidence] = {}
+        for track in self._all():
+            found = self._evidence(track, beliefs.get(track), view, seconds)
+            if found is not None:
+                evidence[track] = found
+        claims = settled(self._claims(view, small, evidence), view)
         taken = _covered(claim.mask for claim in claims.values()) > 0
         evidence = {}
         for track, belief in beliefs.items():
             found = None if track in claims else remembered(belief, track.area, taken, view)
             if found is not None:
                 evidence[track] = found
-        claims |= self._claims(view, small, evidence)
-        self._settle(claims)
+        claims = settled(claims | self._claims(view, small, evidence), view)
         covered = _covered(claim.mask for claim in claims.values())
         for track in self._all():
             track.age += 1
@@ -197,8 +197,8 @@ class Tracker:
                 track.unseen += 1
             else:
                 near = cv2.dilate(claim.mask.astype(np.uint8), _TOUCHING) > 0
-                is_touched = bool((near & (covered > claim.mask)).any())
-                self._learn(track, claim, is_touched, view, seconds)
+                track.is_touched = bool((near & (covered > claim.mask)).any())
+                self._learn(track, claim, beliefs.get(track), view, seconds)
                 if track.memory is not None and track in beliefs:
                     track.memory.learn(features, claim.mask, beliefs[track])
         self._others = [t for t in self._others if t.state is not TrackState.LOST]
@@ -293,10 +293,12 @@ class Tracker:
                 if len(self._others) == _OTHERS:
                     return
 
-    def _evidence(self, track: Track, view: View, seconds: float) -> Evidence | None:
+    def _evidence(
+        self, track: Track, belief: NDArray[np.float32] | None, view: View, seconds: float
+    ) -> Evidence | None:
         if track.state is not TrackState.LOST:
-            motion = track.expected(seconds)
-            found = predict(track.template, track.colours, track.area, track.noise, motion, view)
+            motion, looks = track.expected(seconds), (track.colours, track.area, track.noise)
+            found = predict(track.template, *looks, motion, view, belief, track.is_touched)
             if found is not None and found.share >= _LEAST_SHARE:
                 return found
             if track.state is TrackState.ACTIVE:
@@ -349,16 +351,13 @@ class Tracker:
                 claims[track] = claim
         return claims
 
-    def _settle(self, claims: dict[Track, Claim]) -> None:
-        """Takes from objects what others have a better claim to."""
-        best_first = sorted(claims, key=lambda track: -claims[track].rank)
-        for number, track in enumerate(best_first):
-            better = [claims[each].mask for each in best_first[:number] if each in claims]
-            if any(_is_same(claims[track].mask, mask) for mask in better):
-                del claims[track]
-
     def _learn(
-        self, track: Track, claim: Claim, is_touched: bool, view: View, seconds: float
+        self,
+        track: Track,
+        claim: Claim,
+        belief: NDArray[np.float32] | None,
+        view: View,
+        seconds: float,
     ) -> None:
         """Takes over what an object looks like now, and how it moves."""
         evidence, mask = claim.evidence, claim.mask
@@ -374,7 +373,9 @@ class Tracker:
             track.noise += _RATE * (evidence.difference - track.noise)
             if claim.is_sure:
                 change = np.count_nonzero(mask) - track.area
-                if change > 0 or not is_touched:  # what touches it may hide a part of it
+                # What touches it may hide a part of it.
+                may_lack = track.is_touched or lacks_a_part(mask, track.colours, belief, view)
+                if change > 0 or not may_lack:
                     track.area += _RATE * change
                 track.colours.learn(view.codes, mask)
         else:
@@ -403,14 +404,8 @@ def _begin(
 def _is_any_of(mask: NDArray[np.bool_] | None, tracks: Iterable[Track]) -> bool:
     """Returns whether what is in a mask is followed already."""
     return mask is not None and any(
-        _is_same(mask, track.mask) for track in tracks if track.mask is not None
+        is_same(mask, track.mask) for track in tracks if track.mask is not None
     )
-
-
-def _is_same(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
-    """Returns whether two masks overlap so much that two objects cannot both be right."""
-    smaller = min(np.count_nonzero(one), np.count_nonzero(other))
-    return bool(np.count_nonzero(one & other) > _OVERLAP * smaller)
 
 
 def _covered(masks: Iterable[NDArray[np.bool_]]) -> NDArray[np.int64]:
