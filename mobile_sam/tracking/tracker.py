@@ -5,13 +5,15 @@ For each object and image:
 1. Its template, the pixels as they were seen last, is moved as it moved before, and corrected by
    optical flow and by its colours; if it does not fit then, it is bent. What of it looks like the
    image is what can be seen of it.
-2. SAM is asked with that part's box and points. Of its masks, the one that agrees best with the
-   evidence is taken.
+2. SAM is asked with that part's box and points, and if the object may be larger than that, with the
+   box and points of where SAM's own features remember it and its colours are. Of its masks, the one
+   that agrees best with the evidence is taken.
 3. A mask that does not agree, or whose colours are not the object's, is none. SAM's own features
    are asked then: if they remember where the object is, SAM is asked once more, for that.
 4. If that is none either, something is in front of it. After a few such images it is lost, and
    looked for by its colours everywhere.
-5. Where two objects claim the same pixels, the one whose colours they have gets them.
+5. Where two objects claim the same pixels, the one whose colours they have gets them, or else the
+   one with the better claim.
 6. Other things are followed as well, though nobody asked for them: those around an object, so that
    it does not take in what it touches, and those that have its colours, so that it is not taken for
    one of them when it is hidden.
