@@ -1,6 +1,6 @@
 """How well objects are followed after one click, on procedural scenes with their truth.
 
-    python benchmarks/tracking.py --scenes 10
+    python benchmarks/tracking.py --scenes 8
 
 In each scene objects move straight and bounce, turn, pulse, and pass before each other. Each is
 clicked once, at its deepest point, in the first image: all of them at the same time, and each one
@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from mobile_sam.benchmark import machine
+from mobile_sam.choices import DEFAULT_WEIGHTS
 from mobile_sam.overlay import label_image, overlay_image
 from mobile_sam.predictor import Embedding, Predictor
 from mobile_sam.prompts import Prompt
@@ -129,7 +130,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=10, help="number of them (%(default)s)")
     parser.add_argument("--first", type=int, default=100, help="seed of the first (%(default)s)")
     parser.add_argument("--images", type=int, default=300, help="of each scene (%(default)s)")
-    parser.add_argument("--weights", default="demo", help="name or path (%(default)s)")
+    parser.add_argument("--weights", default=DEFAULT_WEIGHTS, help="name or path (%(default)s)")
     parser.add_argument("--picture", type=Path, help="only draw a scene, into this file")
     options = parser.parse_args()
     predictor = Predictor.from_weights(options.weights)

@@ -120,12 +120,17 @@ class Template:
     @classmethod
     def cut(cls, image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Template:
         """Cuts the object in `mask`, bool (H, W), out of an image (H, W, 3)."""
+        window = cls.window_of(mask)
+        rows, columns = window
+        return cls(image[window].copy(), mask[window].copy(), columns.start, rows.start)
+
+    @staticmethod
+    def window_of(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+        """Returns the rows and columns that are cut out for the object in `mask`, bool (H, W)."""
         x0, y0, x1, y1 = tight_box(mask).astype(int)
         rows = slice(max(0, y0 - _SURROUNDINGS), y1 + _SURROUNDINGS)
         columns = slice(max(0, x0 - _SURROUNDINGS), x1 + _SURROUNDINGS)
-        return cls(
-            image[rows, columns].copy(), mask[rows, columns].copy(), columns.start, rows.start
-        )
+        return rows, columns
 
     @property
     def window(self) -> tuple[slice, slice]:

@@ -91,10 +91,11 @@ def prompts_of(evidence: Evidence, is_object: bool) -> list[Prompt]:
         return tight_box(part) + np.tile(origin, 2) + _MARGIN
 
     seen, grown = evidence.seen, evidence.field > 0
-    of_seen = Prompt(box=box(seen), points=points(seen)[:1])
+    of_seen = points(seen)
+    asked = [Prompt(box=box(seen), points=of_seen[:1])]
     if not is_object:
-        return [of_seen]
-    asked = [of_seen, Prompt(points=points(seen))]
+        return asked
+    asked.append(Prompt(points=of_seen))
     if np.count_nonzero(grown) > _GROWN * np.count_nonzero(seen):
         asked.append(Prompt(box=box(grown), points=points(grown)))
     return asked
@@ -136,18 +137,24 @@ def is_good(claim: Claim, track: Track, view: View) -> bool:
 
 
 def settled(claims: Mapping[Track, Claim], view: View) -> dict[Track, Claim]:
-    """Leaves out claims to the same pixels: those are the object's whose colours they have, or if
-    that is not clear, the one's with the better claim."""
+    """Leaves out claims to the same pixels: those are the object's whose colours they have, the
+    clearest case first, or if that is not clear, the one's with the better claim."""
     best_first = sorted(claims, key=lambda track: -claims[track].rank)
-    kept = dict(claims)
+    cases: list[tuple[float, Track, Track]] = []  # how clear it is, whose they are, whose not
     for better, worse in combinations(best_first, 2):
-        if better not in kept or worse not in kept:
-            continue
         one, other = claims[better].mask, claims[worse].mask
         if is_same(one, other):
             codes = view.codes[one & other]
-            gain = worse.colours.likelihood(codes) - better.colours.likelihood(codes)
-            del kept[better if gain.mean() > _CLEARLY else worse]
+            likelier = better.colours.likelihood(codes) - worse.colours.likelihood(codes)
+            gain = float(likelier.mean())
+            if gain < -_CLEARLY:
+                cases.append((-gain, worse, better))
+            else:
+                cases.append((gain if gain > _CLEARLY else 0.0, better, worse))
+    kept = dict(claims)
+    for _, winner, loser in sorted(cases, key=lambda case: -case[0]):
+        if winner in kept:
+            kept.pop(loser, None)
     return kept
 
 

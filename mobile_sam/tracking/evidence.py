@@ -15,7 +15,7 @@ from mobile_sam.tracking.motion import Motion, bend, compose, follow, shift
 LEAST_AREA = 20  # pixels, for an object to be there
 _NOISE = 16.0  # levels that a pixel of the object may differ from its template
 _OWN, _STRANGE = 0.8, 0.15  # likelihoods of colours that surely are the object's, and are not
-_GROWN = 0.8  # of its usual area: an object that is smaller may grow again
+_SMALLER = 0.8  # of its usual area: an object that is smaller may grow again
 _GROWTH = 0.6  # weight of colours beside the template, where it may
 _NEAR, _FAR = -0.5, -1.0
 _REACH = 6  # pixels beside what is seen where more of it may be
@@ -111,7 +111,6 @@ def predict(
     Returns:
         What was found, or None if it lies outside of the image.
     """
-    believed = None if belief is None else _of_pixels(belief, view)
     expected = template.moved(motion, view.size)
     if expected is None or np.count_nonzero(expected.mask) < LEAST_AREA:
         return None
@@ -120,7 +119,7 @@ def predict(
         moved = template.moved(option, view.size)
         if moved is None or np.count_nonzero(moved.mask) < LEAST_AREA:
             continue
-        found = _compare(moved, option, colours, area, noise, view, believed, is_touched)
+        found = _compare(moved, option, colours, area, noise, view, belief, is_touched)
         if best is None or found.share > best.share + _BETTER:
             best = found
     if best is None or best.share >= _STIFF:
@@ -128,7 +127,7 @@ def predict(
     bent = _bent(best.template, view)
     if bent is None:
         return best
-    found = _compare(bent, best.motion, colours, area, noise, view, believed, is_touched)
+    found = _compare(bent, best.motion, colours, area, noise, view, belief, is_touched)
     return found if found.share > best.share + _BETTER else best
 
 
@@ -171,7 +170,7 @@ def _compare(
     area: float,
     noise: float,
     view: View,
-    believed: NDArray[np.float32] | None,
+    belief: NDArray[np.float32] | None,
     is_touched: bool,
 ) -> Evidence:
     mask = moved.mask
@@ -182,11 +181,11 @@ def _compare(
     seen = cv2.morphologyEx(seen.astype(np.uint8), cv2.MORPH_OPEN, CROSS) > 0
     like_it = likelihood > 0.5
     beside = np.where(like_it, _NEAR, _FAR)
-    if np.count_nonzero(mask) < _GROWN * area:
+    if np.count_nonzero(mask) < _SMALLER * area:
         near = cv2.dilate(seen.astype(np.uint8), CROSS, iterations=_REACH) > 0
         most = np.where(near, likelihood, 0)
-        if believed is not None:
-            own = believed[moved.window]
+        if belief is not None:
+            own = _of_pixels(belief, view)[moved.window]
             is_own = (own > _BELIEVED) & (likelihood > (0.5 if is_touched else _STRANGE))
             most = np.where(is_own, np.maximum(likelihood, own), most)
         beside = np.where(most > 0.5, _GROWTH * (2 * most - 1), beside)
@@ -211,11 +210,14 @@ def lacks_a_part(
         belief: float32 (h, w), how much of each cell is the object's (`memory`), if that is known.
         view: of the image.
     """
-    beside = cv2.dilate(mask.astype(np.uint8), _BESIDE) > mask
-    likelihood = colours.likelihood(view.codes[beside])
+    window = Template.window_of(mask)
+    inside = mask[window].astype(np.uint8)
+    beside = cv2.dilate(inside, _BESIDE) > inside
+    likelihood = colours.likelihood(view.codes[window][beside])
     own = likelihood > _OWN
     if belief is not None:
-        own |= (_of_pixels(belief, view)[beside] > _FIRMLY) & (likelihood > _STRANGE)
+        believed = _of_pixels(belief, view)[window][beside]
+        own |= (believed > _FIRMLY) & (likelihood > _STRANGE)
     return bool(np.count_nonzero(own) > _LACKING * np.count_nonzero(beside))
 
 
@@ -263,7 +265,7 @@ def remembered(
     Args:
         belief: float32 (h, w), how much of each cell is the object's (`memory`).
         area: pixels the object has when all of it is seen.
-        taken: bool (H, W), where other objects are.
+        taken: bool (H, W), where other objects are: nothing there is its own.
         view: of the image.
 
     Returns:
@@ -271,8 +273,8 @@ def remembered(
     """
     if area * belief.size < _LEAST_CELLS * view.grey.size:
         return None
-    fine = _of_pixels(belief, view)
-    own = (fine > _BELIEVED) & ~taken
+    fine = np.where(taken, 0, _of_pixels(belief, view))
+    own = fine > _BELIEVED
     if np.count_nonzero(own) < max(LEAST_AREA, _LEAST_BELIEVED * area):
         return None
     template = Template.cut(view.image, own)

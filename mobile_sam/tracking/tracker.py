@@ -4,16 +4,18 @@ For each object and image:
 
 1. Its template, the pixels as they were seen last, is moved as it moved before, and corrected by
    optical flow and by its colours; if it does not fit then, it is bent. What of it looks like the
-   image is what can be seen of it.
-2. SAM is asked with that part's box and points, and if the object may be larger than that, with the
-   box and points of where SAM's own features remember it and its colours are. Of its masks, the one
-   that agrees best with the evidence is taken.
-3. A mask that does not agree, or whose colours are not the object's, is none. SAM's own features
-   are asked then: if they remember where the object is, SAM is asked once more, for that.
+   image is what can be seen of it. One that is smaller than usual may grow to where its colours go
+   on, and to where SAM's own features, which are asked for each object that somebody asked for,
+   remember it.
+2. SAM is asked with the box and points of what is seen, and if the object may have grown by a
+   tenth, with the box and points of that. Of its masks, the one that agrees best with the evidence
+   is taken.
+3. A mask that does not agree, or whose colours are not the object's, is none. If the features
+   remember where the object is, SAM is asked once more, for that.
 4. If that is none either, something is in front of it. After a few such images it is lost, and
    looked for by its colours everywhere.
-5. Where two objects claim the same pixels, the one whose colours they have gets them, or else the
-   one with the better claim.
+5. Of two objects that claim the same pixels, the one whose colours they have keeps its mask, or
+   else the one with the better claim; the other is not seen in that image.
 6. Other things are followed as well, though nobody asked for them: those around an object, so that
    it does not take in what it touches, and those that have its colours, so that it is not taken for
    one of them when it is hidden.
@@ -189,7 +191,8 @@ class Tracker:
             found = None if track in claims else remembered(belief, track.area, taken, view)
             if found is not None:
                 evidence[track] = found
-        claims = settled(claims | self._claims(view, small, evidence), view)
+        if evidence:
+            claims = settled(claims | self._claims(view, small, evidence), view)
         covered = _covered(claim.mask for claim in claims.values())
         for track in self._all():
             track.age += 1
@@ -376,8 +379,9 @@ class Tracker:
             if claim.is_sure:
                 change = np.count_nonzero(mask) - track.area
                 # What touches it may hide a part of it.
-                may_lack = track.is_touched or lacks_a_part(mask, track.colours, belief, view)
-                if change > 0 or not may_lack:
+                if change > 0 or not (
+                    track.is_touched or lacks_a_part(mask, track.colours, belief, view)
+                ):
                     track.area += _RATE * change
                 track.colours.learn(view.codes, mask)
         else:

@@ -196,6 +196,23 @@ def test_what_slowly_goes_behind_a_thing_keeps_its_usual_size(predictor: Predict
     assert usual_size() > 0.95 * whole
 
 
+def test_what_goes_away_from_the_camera_becomes_small(predictor: Predictor) -> None:
+    watched = Watched(predictor)
+
+    def image(radius: float) -> np.ndarray:
+        image = np.full((240, 320, 3), (90, 100, 80), np.uint8)
+        image[::16] += 12
+        cv2.circle(image, (160, 120), int(radius), (30, 60, 190), -1, cv2.LINE_AA)
+        return cv2.GaussianBlur(image, (5, 5), 0)
+
+    watched.start(image(60), {"a": Prompt(points=[(160, 120)])})
+    whole = float(watched.tracker.state()["000000/area"])
+    for index in range(1, 91):
+        mask = watched.step(image(max(30, 60 - index)))["a"]
+    assert 0.2 * whole < mask.sum() < 0.3 * whole
+    assert float(watched.tracker.state()["000000/area"]) < 1.4 * mask.sum()
+
+
 def test_a_lookalike_that_is_shown_is_an_object_like_others(predictor: Predictor) -> None:
     watched = Watched(predictor)
     watched.start(twins(0, False), {"a": Prompt(points=[(70, 120)])})

@@ -8,9 +8,10 @@ import torch
 
 from mobile_sam.tracking.appearance import Colours, Template, tell_apart
 from mobile_sam.tracking.claim import Claim, prompts_of, settled
-from mobile_sam.tracking.evidence import Evidence, View, lacks_a_part, predict
+from mobile_sam.tracking.evidence import Evidence, View, lacks_a_part, predict, remembered
 from mobile_sam.tracking.motion import still
 from mobile_sam.tracking.track import Track
+from mobile_sam.training.evaluate import mask_iou
 
 HEIGHT, WIDTH = 120, 160
 
@@ -20,6 +21,20 @@ def rectangle(top: int, bottom: int, left: int, right: int) -> np.ndarray:
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[top:bottom, left:right] = True
     return mask
+
+
+def begun(view: View, mask: np.ndarray) -> Track:
+    """What a mask shows, from then on followed."""
+    colours, logits = Colours(view.codes, mask), torch.zeros(1)
+    parts = (Template.cut(view.image, mask), colours, float(mask.sum()), mask, logits, 1.0, 0.0)
+    return Track("item", *parts, motion=still())
+
+
+def claim(track: Track, mask: np.ndarray, similarity: float) -> Claim:
+    """That it is in a mask now."""
+    field = np.ones(track.template.mask.shape, np.float32)
+    evidence = Evidence(track.template, still(), track.template.mask, 1.0, field, 0.0)
+    return Claim(evidence, mask, 1.0, similarity, torch.zeros(1), 1.0)
 
 
 def test_a_part_may_grow_to_where_the_rest_is_remembered() -> None:
@@ -80,17 +95,7 @@ def test_pixels_are_whose_colours_they_have() -> None:
     image[ground], image[item] = (40, 60, 160), (200, 30, 30)
     view = View.of(image)
 
-    def track(id: str, mask: np.ndarray) -> Track:
-        colours, logits = Colours(view.codes, mask), torch.zeros(1)
-        parts = (Template.cut(image, mask), colours, float(mask.sum()), mask, logits, 1.0, 0.0)
-        return Track(id, *parts, motion=still())
-
-    def claim(track: Track, mask: np.ndarray, similarity: float) -> Claim:
-        field = np.ones(track.template.mask.shape, np.float32)
-        evidence = Evidence(track.template, still(), track.template.mask, 1.0, field, 0.0)
-        return Claim(evidence, mask, 1.0, similarity, torch.zeros(1), 1.0)
-
-    small, large = track("item", item), track("ground", ground & ~item)
+    small, large = begun(view, item), begun(view, ground & ~item)
     tell_apart([small.colours, large.colours])
     both = {small: claim(small, item, 0.9), large: claim(large, ground, 1.0)}
     assert list(settled(both, view)) == [small]
@@ -99,10 +104,43 @@ def test_pixels_are_whose_colours_they_have() -> None:
     wrong = {small: claim(small, moved, 1.0), large: claim(large, ground & ~item, 0.9)}
     assert list(settled(wrong, view)) == [large]
     # What nobody's colours decide is the better claim's; what nobody else claims stays.
-    twin = track("twin", item)
+    twin = begun(view, item)
     tell_apart([small.colours, twin.colours])
     for first, second in ((0.9, 1.0), (1.0, 0.9)):
         equal = {small: claim(small, item, first), twin: claim(twin, item, second)}
         assert list(settled(equal, view)) == [twin if second > first else small]
     apart = {small: claim(small, item, 0.9), large: claim(large, ground & ~item, 1.0)}
     assert settled(apart, view) == apart
+
+
+def test_what_loses_its_own_claim_takes_no_other_away() -> None:
+    """The red thing's mask, which ranks best, lies on a blue one and a bit of a grey one: since its
+    colours say that it is not there, the grey one keeps its mask."""
+    blue, grey = rectangle(40, 80, 20, 60), rectangle(40, 80, 60, 75)
+    red = rectangle(90, 110, 100, 140)
+    image = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    image[blue], image[grey], image[red] = (30, 30, 200), (160, 160, 160), (200, 30, 30)
+    view = View.of(image)
+    first, second, third = (begun(view, mask) for mask in (red, grey, blue))
+    tell_apart([first.colours, third.colours])  # the grey one's colours say nothing
+    second.colours.table = first.colours.table
+    claims = {
+        first: claim(first, rectangle(40, 80, 20, 75), 1.0),
+        second: claim(second, grey, 0.9),
+        third: claim(third, blue, 0.8),
+    }
+    assert list(settled(claims, view)) == [second, third]
+
+
+def test_what_is_remembered_is_not_where_another_object_is() -> None:
+    """Neither what is seen of it, nor what SAM is asked for, nor what its mask gains by."""
+    believed, taken = rectangle(30, 90, 30, 130), rectangle(30, 90, 80, 130)
+    image = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    cells = cv2.resize(believed.astype(np.float32), (WIDTH // 10, HEIGHT // 10))
+    found = remembered(cells, float(believed.sum()), taken, View.of(image))
+    assert found is not None
+    window = found.template.window
+    for own in (found.seen, found.field > 0):
+        assert not (own & taken[window]).any()
+        assert mask_iou(own, (believed & ~taken)[window]) > 0.98  # cells round corners off
+    assert remembered(cells, float(believed.sum()), believed, View.of(image)) is None
