@@ -46,7 +46,7 @@ from mobile_sam.segments import tight_box  # noqa: E402
 from mobile_sam_ros.conversions import image_message, nanoseconds  # noqa: E402
 from mobile_sam_ros.diagnostics import status_values  # noqa: E402
 
-_SIZES = {"640x480": (480, 640), "1920x1080": (1080, 1920)}
+_SIZES = {"640x480": (480, 640), "1280x720": (720, 1280), "1920x1080": (1080, 1920)}
 _WAIT_SECONDS = 60.0
 
 

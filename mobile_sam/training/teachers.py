@@ -7,6 +7,7 @@ github.com/facebookresearch/segment-anything.
 from __future__ import annotations
 
 import pickle
+import textwrap
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,15 +71,14 @@ def _load_sam_encoder(model_name: str, path: Path) -> nn.Module:
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         # SAM's own epsilon; timm's default is another.
         norm = partial(nn.LayerNorm, eps=1e-6)
-        encoder = timm.create_model(model_name, num_classes=0, norm_layer=norm)
+        with torch.device("meta"):  # no random weights first: ViT-H has 637 million
+            encoder = timm.create_model(model_name, num_classes=0, norm_layer=norm)
         encoder.head = nn.Identity()  # pools otherwise
-        encoder.load_state_dict(checkpoint_filter_fn(state, encoder))
+        encoder.load_state_dict(checkpoint_filter_fn(state, encoder), assign=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, AttributeError) as error:
-        cause = [line.strip() for line in str(error).strip().split("\n")][:2]
-        raise WeightsError(
-            f"{path}: not a checkpoint of SAM's {model_name}: {' '.join(cause)}"
-        ) from error
+        cause = textwrap.shorten(str(error), 200, placeholder=" …")
+        raise WeightsError(f"{path}: not a checkpoint of SAM's {model_name}: {cause}") from error
     return encoder.eval().requires_grad_(False)

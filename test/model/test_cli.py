@@ -8,8 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from small_model import SMALL
 
+from mobile_sam.checkpoints import save_safetensors
 from mobile_sam.cli import main
+from mobile_sam.modeling import Sam
 from mobile_sam.scenes import MovingScene
 from mobile_sam.segments import tight_box
 from mobile_sam.training.evaluate import mask_iou
@@ -196,12 +199,14 @@ def test_what_is_prepared_is_kept_for_the_next_start(
 ) -> None:
     openvino = pytest.importorskip("openvino")
     monkeypatch.setenv("MOBILE_SAM_CACHE", str(tmp_path))
-    assert main(["prepare", "640x480", "320x240", "--backend", "openvino"]) == 0
+    save_safetensors(Sam(SMALL), tmp_path / "small.safetensors")
+    model = ["--weights", str(tmp_path / "small.safetensors"), "--backend", "openvino"]
+    assert main(["prepare", "640x480", "320x240", *model]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in printed] == ["640x480", "320x240"]
     assert all(line.endswith(" s") for line in printed)
     monkeypatch.setattr(openvino, "convert_model", lambda *a, **k: pytest.fail("compiled again"))
-    assert main(["prepare", "640x480", "--backend", "openvino"]) == 0
+    assert main(["prepare", "640x480", *model]) == 0
 
 
 @pytest.mark.parametrize("size", ["640", "640x", "0x480", "-1x480", "640x480x3"])

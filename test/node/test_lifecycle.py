@@ -182,7 +182,7 @@ def test_memory_is_flat_over_many_lives(node: SamNode, monkeypatch: pytest.Monke
     monkeypatch.setattr(node._models, "load", lambda _: painter())
     used, threads = [], []
     for _ in range(3):
-        for _ in range(10):
+        for _ in range(6):
             for transition in ("configure", "activate", "deactivate", "cleanup"):
                 trigger = getattr(node, f"trigger_{transition}")
                 assert trigger() == TransitionCallbackReturn.SUCCESS
