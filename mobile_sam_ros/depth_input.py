@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from rclpy.node import Node
-from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, Image
 
 from mobile_sam_ros.depth import DepthFrame
 from mobile_sam_ros.frames import FrameRing
+from mobile_sam_ros.qos import sensor_data
 
 
 class DepthInput:
@@ -23,13 +23,15 @@ class DepthInput:
         self._subscriptions: list[Subscription] = []
 
     def listen(self, wanted: bool) -> None:
-        """Listens from now on, or does no more."""
+        """Listens from now on, or does no more and keeps nothing."""
         if wanted == bool(self._subscriptions):
             return
         if not wanted:
             for subscription in self._subscriptions:
                 self._node.destroy_subscription(subscription)
             self._subscriptions = []
+            self._depths.clear()
+            self._camera_info = None
             return
         for kind, name, callback in (
             (Image, "depth", self._on_depth),
@@ -38,7 +40,7 @@ class DepthInput:
             options = QoSOverridingOptions.with_default_policies()
             self._subscriptions.append(
                 self._node.create_subscription(
-                    kind, name, callback, qos_profile_sensor_data, qos_overriding_options=options
+                    kind, name, callback, sensor_data(), qos_overriding_options=options
                 )
             )
 

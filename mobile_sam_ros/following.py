@@ -32,6 +32,7 @@ class Following:
         self._boxes: deque[tuple[int, dict[str, NDArray[np.float32]]]] = deque(maxlen=_REMEMBERED)
         self._lost_at: dict[str, float] = {}
         self._newest: Frame | None = None
+        self._elsewhere: set[str] = set()  # begun in another image: nobody knows where in this one
         self._number = 0  # of the last object that was given a name
         self._is_to_forget = False
         self._changes: deque[tuple[str, str | None]] = deque(maxlen=_MOST_CHANGES)
@@ -98,11 +99,13 @@ class Following:
             forget_after: seconds after which an object that is lost is forgotten; 0: never.
         """
         if frame is not self._newest:
-            self._newest = frame
             self._tracker.step(image, embedding, _seconds(frame))
+            self._newest = frame
+            self._elsewhere.clear()
             self._keep_followed()
             self._forget_lost(frame.received, forget_after)
-        self._boxes.append((frame.stamp, self._tracker.boxes))
+        boxes = self._tracker.boxes.items()
+        self._boxes.append((frame.stamp, {i: box for i, box in boxes if i not in self._elsewhere}))
 
     def _keep_followed(self) -> None:
         """Forgets the names of those that the tracker has given up."""
@@ -179,15 +182,27 @@ class Following:
         embedding: mobile_sam.Embedding,
         shown: Sequence[Shown],
         max_objects: int,
+        is_aside: bool = False,
     ) -> None:
         """Begins to follow objects from an image on, or shows them anew; says what shows nothing,
         and what is left out because there are `max_objects` already.
 
+        Args:
+            frame: may be behind; else one to which `step` has followed what there is.
+            image: its pixels, uint8 (H, W, 3) RGB.
+            embedding: of it.
+            shown: the objects, and what they are called.
+            max_objects: that may be followed.
+            is_aside: the image is none of the camera's: somebody brought it. As of one that is
+                behind, the objects are in no result before the next image.
+
         Raises:
             ValueError: a mask prompt of another size.
         """
-        if self.is_behind(frame) and self._tracker.image_size != image.shape[:2]:
-            return  # of a camera that sends another size by now
+        is_aside = is_aside or self.is_behind(frame)
+        if is_aside and len(self._tracker) and self._tracker.image_size != image.shape[:2]:
+            self._complain("an image has not the size of those in which objects are followed")
+            return
         room = max_objects - len(self._tracker)
         new = [identity.id for _, identity in shown if identity.id not in self._tracker]
         if len(new) > room:
@@ -196,26 +211,35 @@ class Following:
             )
             shown = [item for item in shown if item[1].id not in new[max(room, 0) :]]
         prompts = {identity.id: prompt for prompt, identity in shown}
-        empty = self._tracker.start(image, embedding, prompts, _seconds(frame))
+        try:
+            empty = self._tracker.start(image, embedding, prompts, _seconds(frame))
+        except Exception:  # out of memory and the like: it may know some of them by now
+            self._tracker.forget([id for id in prompts if id not in self._identities])
+            raise
         self._keep_followed()
         for _, identity in shown:
             if identity.id in empty:
                 self._complain(f"prompt {identity.id!r} shows nothing that could be followed")
             else:
                 self._identities[identity.id] = identity
-        if not self.is_behind(frame):
+        if is_aside:
+            self._elsewhere |= prompts.keys()
+        else:
             self._newest = frame
+            self._elsewhere -= prompts.keys()
 
     def segments(
         self, embedding: mobile_sam.Embedding
     ) -> tuple[mobile_sam.Segments, list[Identity]]:
         """Returns the objects in the image of the last `step` or `start`."""
+        objects = self._tracker.objects()
+        here = [n for n, item in enumerate(objects) if item.id not in self._elsewhere]
         identities = [
             Identity(known.id, known.class_id, known.score, item)
-            for item in self._tracker.objects()
+            for item in (objects[n] for n in here)
             for known in [self._identities[item.id]]
         ]
-        return self._tracker.segments(embedding), identities
+        return self._tracker.segments(embedding).take(np.array(here, np.int64)), identities
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Returns all that it needs to go on from an image, as arrays by names (`restore`)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
@@ -59,6 +60,10 @@ class FrameRing(Generic[Kept]):
             self._frames.clear()
         self._frames.append(frame)
 
+    def clear(self) -> None:
+        """Keeps none of them any more."""
+        self._frames.clear()
+
     def newest(self) -> Kept | None:
         """Returns the frame that came last."""
         frames = list(self._frames)  # at once: another thread may add meanwhile
@@ -92,6 +97,13 @@ class Waiting(Generic[Message]):
         """Keeps the last `capacity` messages, and those with a stamp for `patience` seconds."""
         self._capacity, self._patience = capacity, patience
         self._messages: list[tuple[Message, int, float]] = []  # stamp, and when it came
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter([item[0] for item in self._messages])
+
+    def clear(self) -> None:
+        """Keeps none of them any more."""
+        self._messages.clear()
 
     def put(self, message: Message, stamp: int) -> list[Message]:
         """Keeps a message; returns those that wait no longer for it."""

@@ -18,6 +18,7 @@ from mobile_sam_ros.identity import Identity
 from mobile_sam_ros.markers import markers_message
 from mobile_sam_ros.message_classes import ros_class
 from mobile_sam_ros.point_cloud import Solid
+from mobile_sam_ros.qos import reliable
 from mobile_sam_ros.results import (
     LABEL_INFO,
     TYPES,
@@ -29,8 +30,7 @@ from mobile_sam_ros.results import THREE_D as RESULTS_3D
 
 _TYPES = TYPES | {"markers": "visualization_msgs/msg/MarkerArray"}
 THREE_D = RESULTS_3D | {"markers"}
-# Reliable, so that subscribers of either kind match (REP 2003).
-_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=2, reliability=ReliabilityPolicy.RELIABLE)
+_DEPTH = 2
 # Who comes later has to know as well what the labels mean.
 _LATCHED = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,
@@ -49,7 +49,7 @@ class Outputs:
             name: node.create_publisher(
                 ros_class(kind),
                 f"~/{name}",
-                _QOS,
+                reliable(_DEPTH),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
             for name, kind in _TYPES.items()

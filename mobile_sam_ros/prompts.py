@@ -101,28 +101,22 @@ def of_prompts(
         yield Candidate(Identity(message.id, message.class_id), make, f"{topic}: prompt")
 
 
-def named(
-    prompts: Iterable[PromptMessage], numbers: Iterator[int] | None = None
-) -> list[PromptMessage]:
-    """Gives an id to each prompt that has none, and returns them all."""
-    numbers = numbers or count(1)
-    prompts = list(prompts)
-    for prompt in prompts:
-        if not prompt.id:
-            prompt.id = f"prompt_{next(numbers)}"
-    return prompts
-
-
 class PromptStore:
-    """The standing prompts. Used by the executor's thread alone."""
+    """The standing prompts. Used by the executor's thread alone, but for `named`."""
 
     def __init__(self) -> None:
         self._prompts: dict[str, PromptMessage] = {}
         self._numbers = count(1)
 
     def named(self, prompts: Iterable[PromptMessage]) -> list[PromptMessage]:
-        """Gives an id to each prompt that has none, no id twice, and returns them all."""
-        return named(prompts, self._numbers)
+        """Gives an id to each prompt that has none, no id twice and none that stands, and returns
+        them all. Any thread may ask."""
+        prompts = list(prompts)
+        for prompt in prompts:
+            if not prompt.id:
+                names = (f"prompt_{number}" for number in self._numbers)
+                prompt.id = next(name for name in names if name not in self._prompts)
+        return prompts
 
     def keep(self, prompts: Iterable[PromptMessage], most: int) -> list[str]:
         """Keeps prompts; one of the same id is replaced. Of more than `most` the oldest ones are

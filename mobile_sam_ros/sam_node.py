@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from threading import Thread
 from time import monotonic
 from typing import Any
@@ -13,7 +14,6 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
@@ -29,9 +29,10 @@ from mobile_sam_ros.depth_input import DepthInput
 from mobile_sam_ros.detections import reader
 from mobile_sam_ros.frames import Frame, FrameRing, Waiting
 from mobile_sam_ros.models import Models
-from mobile_sam_ros.msg import PromptArray
+from mobile_sam_ros.msg import Prompt, PromptArray
 from mobile_sam_ros.outputs import THREE_D, Outputs
 from mobile_sam_ros.prompts import PromptStore, point_prompt
+from mobile_sam_ros.qos import sensor_data
 from mobile_sam_ros.segmentation import Job, Segmentation, Topics
 from mobile_sam_ros.services import Services
 from mobile_sam_ros.silence import Silence
@@ -72,7 +73,7 @@ class SamNode(LifecycleNode):
         self._depth = DepthInput(self, self.values.frame_buffer)
         self._store = PromptStore()
         self._early: Waiting[Detection2DArray | PromptArray] = Waiting(_EARLY, _EARLY_SECONDS)
-        self._detector_seen = -float("inf")
+        self._detector_seen = self._detector_served = -float("inf")
         self._prepared_sizes: set[tuple[int, int]] = set()
         self._segmentation: Segmentation | None = None
         self._inputs: list[Subscription] = []
@@ -89,7 +90,9 @@ class SamNode(LifecycleNode):
         image = self.resolve_topic_name(self._image_name)
         self._silence = Silence(self, image)
         newest = self._frames.newest
-        self._model_services = Services(self, self._submit, newest, image, self.say_failure)
+        self._model_services = Services(
+            self, self._submit, self._store.named, newest, image, self.say_failure
+        )
         self._everything_at = -float("inf")
 
     # --- Life -------------------------------------------------------------------------------
@@ -124,10 +127,9 @@ class SamNode(LifecycleNode):
         self._mailbox = self._worker.serve(self._segmentation.perform)
         # Not depth 1: images that come while a callback runs have to reach the ring, where a
         # detector's answer finds them. Nothing gets late by it: the mailbox takes the newest.
-        sensor_data = qos_profile_sensor_data
         mouse = self.resolve_topic_name("image") + "_mouse_left"
         for kind, name, callback, qos in (
-            (self._image_type, self._image_name, self._on_image, sensor_data),
+            (self._image_type, self._image_name, self._on_image, sensor_data()),
             (self._detections_type, "detections", self._on_detections, 5),
             (PromptArray, "prompts", self._on_prompts, 10),
             (PointStamped, "clicked_point", self._on_clicked_point, 10),
@@ -178,6 +180,8 @@ class SamNode(LifecycleNode):
             self.destroy_subscription(subscription)
         self._inputs = []
         self._depth.listen(False)
+        self._frames.clear()
+        self._early.clear()
         if self._segmentation is not None:
             self._segmentation.close()
         self._segmentation = None
@@ -208,7 +212,7 @@ class SamNode(LifecycleNode):
         slop = self._slop()
         for early in self._early.take(frame.stamp, slop):
             self._serve(early, frame)
-        detector_runs = monotonic() - self._detector_seen < _DETECTOR_SECONDS
+        detector_runs = monotonic() - self._detector_served < _DETECTOR_SECONDS
         standing = self._store.standing()
         # While a detector runs, what stands is segmented along with its boxes: the images
         # between would make its own older ones stale. Where its boxes are followed, that is meant
@@ -219,7 +223,8 @@ class SamNode(LifecycleNode):
         period = self.values.everything_period
         if period and frame.received - self._everything_at >= period:
             self._everything_at = frame.received
-            self._order(Job(frame, everything=True))
+            # No order: where it takes longer than the period, it would leave no time for the rest.
+            self._put_newest(Job(frame, everything=True), "everything")
 
     def _is_following(self) -> bool:
         return self._segmentation is not None and self._segmentation.following.is_active
@@ -249,13 +254,18 @@ class SamNode(LifecycleNode):
         message.prompts = self._store.named(message.prompts)
         if message.mode == PromptArray.UNTIL_CLEARED:
             most = self.values.max_objects
+            for prompt in message.prompts:
+                self._stop_following(prompt.id)
             if self._store.keep(message.prompts, most):
                 topic = self.resolve_topic_name("prompts")
                 self._complain(
                     f"{topic}: more than {most} prompts stand (parameter max_objects): the oldest "
                     "are forgotten"
                 )
-        elif message.mode not in (PromptArray.ONCE, PromptArray.TRACKED):
+        elif message.mode == PromptArray.TRACKED:
+            for prompt in message.prompts:
+                self._store.remove(prompt.id)
+        elif message.mode != PromptArray.ONCE:
             self._complain(
                 f"{self._topic_of(message)}: mode {message.mode} is neither ONCE, UNTIL_CLEARED, "
                 "TRACKED, REMOVE nor RENAME"
@@ -270,7 +280,7 @@ class SamNode(LifecycleNode):
             id = prompt.id
             if message.mode == PromptArray.REMOVE:
                 known = self._store.remove(id)
-                known |= following is not None and following.remove(id)
+                known |= self._stop_following(id)
             else:
                 known = self._store.rename(id, prompt.class_id)
                 known |= following is not None and following.rename(id, prompt.class_id)
@@ -278,6 +288,28 @@ class SamNode(LifecycleNode):
                 self._complain(
                     f"{self._topic_of(message)}: no object with id {id!r} stands or is followed"
                 )
+
+    def _stop_following(self, id: str) -> bool:
+        """Follows an object no more, also if that was still to begin; returns whether it is one."""
+        known = bool(self._withdraw(lambda prompt: prompt.id == id))
+        following = None if self._segmentation is None else self._segmentation.following
+        return (following is not None and following.remove(id)) or known
+
+    def _withdraw(self, which: Callable[[Prompt], bool]) -> int:
+        """Takes back prompts to follow that wait for their image or for the worker; returns how
+        many."""
+        withdrawn: set[str] = set()
+
+        def kept(prompts: Sequence[Prompt]) -> list[Prompt]:
+            withdrawn.update(prompt.id for prompt in prompts if which(prompt))
+            return [prompt for prompt in prompts if not which(prompt)]
+
+        for message in self._early:
+            if isinstance(message, PromptArray) and message.mode == PromptArray.TRACKED:
+                message.prompts = kept(message.prompts)
+        if self._mailbox is not None:
+            self._mailbox.change_orders(lambda job: replace(job, tracked=kept(job.tracked)))
+        return len(withdrawn)
 
     def _on_clicked_point(self, message: PointStamped) -> None:
         self._on_click(message.point)
@@ -324,6 +356,7 @@ class SamNode(LifecycleNode):
         if isinstance(message, Detection2DArray):
             if not self._is_of_this_camera(message, frame):
                 return
+            self._detector_served = monotonic()
             if self.values.track_detections:  # images in between must not replace it
                 job = Job(frame, message.detections, standing, track_detections=True)
                 self._put_newest(job, "detections")
@@ -369,7 +402,7 @@ class SamNode(LifecycleNode):
     def _clear_prompts(
         self, request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
-        number = self._store.clear()
+        number = self._store.clear() + self._withdraw(lambda prompt: True)
         if self._segmentation is not None:
             number += self._segmentation.following.forget()
         response.success = True

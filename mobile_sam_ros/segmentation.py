@@ -46,6 +46,7 @@ class Job:
     tracked: prompts that show objects to follow from this image on.
     track_detections: whether detections show such objects as well.
     everything: instead of detections and prompts.
+    is_guest: whether the image came with the request, and is none of the camera's.
     reply: who asked by a service and gets the result, rather than the topics. It is called once,
         on any thread, whatever happens.
     created: seconds of the monotonic clock.
@@ -57,6 +58,7 @@ class Job:
     tracked: Sequence[PromptMessage] = ()
     track_detections: bool = False
     everything: bool = False
+    is_guest: bool = False
     reply: Reply | None = None
     created: float = field(default_factory=monotonic)
 
@@ -160,9 +162,7 @@ class Segmentation:
                     embedding = self._encode(job.frame, image)
                 segments, identities = self._decode(embedding, shown)
                 if job.tracked:
-                    self.following.begin()
-                    most = self._parameters().max_objects
-                    self.following.start(job.frame, image, embedding, shown, most)
+                    self._start_asked(job, image, embedding, shown)
             header = job.frame.message.header
             message = segments_message(header, image.shape[:2], segments, identities)
         except ValueError as error:
@@ -173,6 +173,21 @@ class Segmentation:
             self._drop("failed", why, error)
         else:
             reply(message, _joined(problems))
+
+    def _start_asked(
+        self,
+        job: Job,
+        image: NDArray[np.uint8],
+        embedding: mobile_sam.Embedding,
+        shown: Sequence[Shown],
+    ) -> None:
+        """Begins to follow what a request shows; what is followed already is first followed to that
+        image, whose own turn may be still to come."""
+        values, following = self._parameters(), self.following
+        following.begin()
+        if following.is_active and not job.is_guest and not following.is_behind(job.frame):
+            following.step(job.frame, image, embedding, values.track_forget_after)
+        following.start(job.frame, image, embedding, shown, values.max_objects, job.is_guest)
 
     def _drop(self, reason: str, why: str, failure: Exception | None = None) -> None:
         """Counts an image that is lost, and says why; of a failure also where."""

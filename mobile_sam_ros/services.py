@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from threading import Event, Thread
 from typing import Any
@@ -13,8 +13,7 @@ from sensor_msgs.msg import Image
 
 from mobile_sam_ros.executor import SteadyExecutor
 from mobile_sam_ros.frames import Frame
-from mobile_sam_ros.msg import SegmentArray
-from mobile_sam_ros.prompts import named
+from mobile_sam_ros.msg import Prompt, SegmentArray
 from mobile_sam_ros.segmentation import Job, Reply
 from mobile_sam_ros.srv import Segment, SegmentEverything
 
@@ -34,6 +33,7 @@ class Services:
         self,
         node: Node,
         submit: Callable[[Job], None],
+        named: Callable[[Iterable[Prompt]], list[Prompt]],
         newest: Callable[[], Frame | None],
         image_topic: str,
         complain: Callable[[str], None],
@@ -43,11 +43,13 @@ class Services:
         Args:
             node: whose names they have.
             submit: leaves a job for the worker; its reply is called, whatever happens.
+            named: gives ids to prompts that have none; called on the services' thread.
             newest: returns the newest frame, for requests without an image.
             image_topic: for messages.
             complain: is told what goes wrong here.
         """
-        self._submit, self._newest, self._image_topic = submit, newest, image_topic
+        self._submit, self._named = submit, named
+        self._newest, self._image_topic = newest, image_topic
         self._node = Node(
             f"_{node.get_name()}_services",
             namespace=node.get_namespace(),
@@ -77,24 +79,33 @@ class Services:
             self._executor.spin()
 
     def _on_segment(self, request: Segment.Request, response: Segment.Response) -> Segment.Response:
-        prompts = named(request.prompts)
+        prompts = self._named(request.prompts)
         tracked = prompts if request.track else ()
         return self._answer(
             response,
             request.image,
-            lambda frame, reply: Job(frame, prompts=prompts, tracked=tracked, reply=reply),
+            lambda frame, is_guest, reply: Job(
+                frame, prompts=prompts, tracked=tracked, is_guest=is_guest, reply=reply
+            ),
         )
 
     def _on_segment_everything(
         self, request: SegmentEverything.Request, response: SegmentEverything.Response
     ) -> SegmentEverything.Response:
         return self._answer(
-            response, request.image, lambda frame, reply: Job(frame, everything=True, reply=reply)
+            response,
+            request.image,
+            lambda frame, is_guest, reply: Job(
+                frame, everything=True, is_guest=is_guest, reply=reply
+            ),
         )
 
-    def _answer(self, response: Any, image: Image, make_job: Callable[[Frame, Reply], Job]) -> Any:
+    def _answer(
+        self, response: Any, image: Image, make_job: Callable[[Frame, bool, Reply], Job]
+    ) -> Any:
         """Fills a response with what the worker replies."""
-        frame = Frame(image) if image.height else self._newest()
+        is_guest = bool(image.height)
+        frame = Frame(image) if is_guest else self._newest()
         if frame is None:
             response.success = False
             response.message = f"no image has come on {self._image_topic}, and the request has none"
@@ -108,7 +119,7 @@ class Services:
                 response.segments = segments
             done.set()
 
-        self._submit(make_job(frame, reply))
+        self._submit(make_job(frame, is_guest, reply))
         if not done.wait(_PATIENCE_SECONDS):
             response.success = False
             response.message = f"no answer within {_PATIENCE_SECONDS:g} s"

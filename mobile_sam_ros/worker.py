@@ -56,6 +56,11 @@ class Mailbox(Generic[Job]):
             self._changed.notify_all()
         return lost
 
+    def change_orders(self, change: Callable[[Job], Job]) -> None:
+        """Puts something else in the place of each order that waits."""
+        with self._changed:
+            self._orders = deque(map(change, self._orders))
+
     def take_request(self) -> Job | None:
         """Returns the next request, None if there is none or the mailbox is closed."""
         with self._changed:

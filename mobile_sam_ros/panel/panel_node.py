@@ -13,7 +13,6 @@ from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
 from rclpy.client import Client
 from rclpy.executors import Executor
 from rclpy.node import Node
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from rclpy.task import Future
@@ -28,6 +27,7 @@ from mobile_sam_ros.msg import Prompt, PromptArray, SegmentArray
 from mobile_sam_ros.panel.meter import Meter
 from mobile_sam_ros.panel.pictures import Picture
 from mobile_sam_ros.parameters import Parameters
+from mobile_sam_ros.qos import reliable, sensor_data
 from mobile_sam_ros.srv import Segment, SegmentEverything
 
 _IMAGES = 60  # that are kept until their masks come
@@ -35,9 +35,7 @@ _SILENCE_SECONDS = 3.0
 _SHORTEST_PATIENCE, _LONGEST_PATIENCE = 1.0, 10.0
 _DISCOVERY_SECONDS = 5.0  # nodes announce themselves each 3 s, if the first time was lost
 _ANSWER_SECONDS = 30.0
-_RELIABLE = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE
-)
+_DEPTH = 5
 Response = TypeVar("Response")
 
 
@@ -139,9 +137,9 @@ class PanelNode(Node):
         if self._inputs:
             return
         for kind, name, callback, qos in (
-            (self._image_type, self._image_name, self._on_image, qos_profile_sensor_data),
-            (SegmentArray, "sam/segments", self._on_segments, _RELIABLE),
-            (DiagnosticArray, "/diagnostics", self._on_diagnostics, _RELIABLE),
+            (self._image_type, self._image_name, self._on_image, sensor_data()),
+            (SegmentArray, "sam/segments", self._on_segments, reliable(_DEPTH)),
+            (DiagnosticArray, "/diagnostics", self._on_diagnostics, reliable(_DEPTH)),
         ):
             options = QoSOverridingOptions.with_default_policies()
             if kind is DiagnosticArray:

@@ -129,6 +129,52 @@ def test_one_object_is_renamed_and_removed_while_the_other_goes_on(graph: Peer) 
     shown(6, [("right", "fruit")])
 
 
+def test_one_id_is_one_object_however_it_was_shown(graph: Peer) -> None:
+    """Followed, then standing, then followed again; and what waits to be followed can be taken
+    back."""
+
+    def say(mode: int, stamp: int, index: int, *names: str) -> None:
+        prompts = [Prompt(id=name, points=[middle(index, 3)]) for name in names]
+        graph.prompts.publish(PromptArray(header=header(stamp), mode=mode, prompts=prompts))
+
+    def states(stamp: int) -> list[tuple[str, int]]:
+        return [(segment.id, segment.state) for segment in result(graph, stamp).segments]
+
+    def shown(index: int, wanted: list[tuple[str, int]]) -> None:
+        graph.wait(lambda: states(show(graph, index)) == wanted, f"only {wanted}")
+
+    stamp = show(graph, 0)
+    say(PromptArray.TRACKED, stamp, 0, "mug")
+    assert states(stamp) == [("mug", Segment.ACTIVE)]
+    say(PromptArray.UNTIL_CLEARED, stamp, 0, "mug")
+    shown(1, [("mug", Segment.NOT_TRACKED)])
+    stamp = show(graph, 2)
+    say(PromptArray.TRACKED, stamp, 2, "mug")
+    graph.wait(lambda: states(stamp) == [("mug", Segment.ACTIVE)], "that it is followed")
+    shown(3, [("mug", Segment.ACTIVE)])
+
+    to_come = stamps() + 10**10
+    say(PromptArray.TRACKED, to_come, 4, "plum", "pear")
+    say(PromptArray.REMOVE, 0, 4, "plum")
+    graph.images.publish(image_message(SCENE.frame(4).image, "rgb8", header(to_come)))
+    graph.wait(lambda: "pear" in dict(states(to_come)), "the one that was not taken back")
+    assert dict(states(to_come)).keys() == {"mug", "pear"}
+    assert not graph._process.said("no object with id")
+
+
+def test_a_detector_of_whom_nothing_can_be_used_takes_no_image_from_the_rest(graph: Peer) -> None:
+    """Its stamps are those of another clock."""
+    stamp = show(graph, 0)
+    prompts = [Prompt(id="mug", points=[middle(0, 3)])]
+    graph.prompts.publish(PromptArray(header=header(stamp), mode=1, prompts=prompts))
+    result(graph, stamp)
+    for index in range(1, 4):
+        graph.detections.publish(detections(10**9 + index, box_detection((10, 10, 60, 60))))
+        graph.wait(lambda: graph._process.said("no image has stamp 1.0"), "what is wrong with it")
+        (mug,) = result(graph, show(graph, index)).segments
+        assert mug.id == "mug"
+
+
 def test_an_image_that_was_held_for_long_starts_an_object_too(graph: Peer) -> None:
     """By the service, with the image in the request: what has moved since is found again."""
     for index in range(25):  # more than the node keeps

@@ -92,6 +92,16 @@ def test_orders_do_not_pile_up() -> None:
     assert kept < 40 and mailbox.take() == 40 - kept
 
 
+def test_orders_that_wait_can_be_changed() -> None:
+    mailbox: Mailbox[int] = Mailbox()
+    mailbox.put_newest(10)
+    for number in (1, 2):
+        mailbox.put_order(number)
+    mailbox.put_request(5)
+    mailbox.change_orders(lambda number: -number)
+    assert [mailbox.take() for _ in range(5)] == [5, -1, -2, 10, None]
+
+
 def test_worker_stops_in_time_even_if_its_job_lasts() -> None:
     begun, go_on = Event(), Event()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from graph import box_detection, detections, object_box, peer, running, scene_image, stamps
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, PointCloud2
 
 
 def test_only_the_chosen_classes_count(tmp_path: Path) -> None:
@@ -41,3 +41,27 @@ def test_images_are_best_effort_unless_told_otherwise(tmp_path: Path) -> None:
             if len(kept) >= 3:
                 break
         assert len(kept) >= 3
+
+
+def test_what_is_overridden_for_one_topic_is_no_others(tmp_path: Path) -> None:
+    overridden = {"qos_overrides./sam/overlay.publisher.reliability": "best_effort"}
+    with running(tmp_path / "log", **overridden) as node, peer(node) as graph:
+        graph.stands(graph.images)  # whose reliability is overridden as well
+        graph.listen("points", PointCloud2)  # for which the node listens to depth
+        graph.wait(lambda: graph.count_subscribers("/depth"), "that it does")
+        reliability = {
+            topic: info.qos_profile.reliability
+            for topic, infos in (
+                ("/image", graph.get_subscriptions_info_by_topic("/image")),
+                ("/depth", graph.get_subscriptions_info_by_topic("/depth")),
+                ("/sam/overlay", graph.get_publishers_info_by_topic("/sam/overlay")),
+                ("/sam/segments", graph.get_publishers_info_by_topic("/sam/segments")),
+            )
+            for info in infos
+        }
+    assert reliability == {
+        "/image": ReliabilityPolicy.RELIABLE,
+        "/depth": ReliabilityPolicy.BEST_EFFORT,
+        "/sam/overlay": ReliabilityPolicy.BEST_EFFORT,
+        "/sam/segments": ReliabilityPolicy.RELIABLE,
+    }
