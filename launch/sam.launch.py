@@ -3,7 +3,9 @@
 Each parameter of the node is an argument as well; one that is not given is left to params_file.
 """
 
+import atexit
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import yaml
@@ -17,7 +19,6 @@ from launch.actions import (
 from launch.substitutions import EnvironmentVariable
 from launch.utilities.type_utils import coerce_to_type
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import Action, LaunchContext, LaunchDescription
 from mobile_sam_ros import launching
@@ -63,6 +64,19 @@ def parameters(given: dict[str, str]) -> dict[str, Any]:
     }
 
 
+def written(text: str) -> str:
+    """Returns the path of a file with a text, which is there as long as this process.
+
+    Not shorter: a node that starts again reads it again.
+    """
+    with NamedTemporaryFile(
+        "w", prefix="mobile_sam_", suffix=".yaml", delete=False, encoding="utf-8"
+    ) as file:
+        file.write(text)
+    atexit.register(Path(file.name).unlink, missing_ok=True)
+    return file.name
+
+
 def need(package: str, for_what: str) -> None:
     """Raises RuntimeError if a package is not installed.
 
@@ -80,19 +94,26 @@ def need(package: str, for_what: str) -> None:
 def start(context: LaunchContext) -> list[Action]:
     """Returns the node, and what is to run beside it."""
     given = context.launch_configurations
-    places = launching.places(given["namespace"], given["name"], given["cameras"])
+    # PushRosNamespace and SetParameter of a launch file that includes this one.
+    pushed, outer = given.get("ros_namespace", ""), given.get("global_params", [])
+    places = launching.places(given["namespace"], given["name"], given["cameras"], pushed)
     topics = {name: given[name] for name in launching.TOPICS}
     values = parameters(given)
-    simulated = values.get("use_sim_time", False)
-    # With its type, or else text would be read as YAML.
-    as_typed = {name: ParameterValue(v, value_type=type(v)) for name, v in values.items()}
+    file = launching.read_parameters(given["params_file"])
+    of_all = dict(item for item in outer if isinstance(item, tuple))
+    known = {place: of_all | launching.parameters_of(file, place) | values for place in places}
+    simulated = {place: known[place].get("use_sim_time", False) for place in places}
+    transports = {place: known[place].get("image_transport", "raw") for place in places}
+    files = [given["params_file"]]
+    # Not as a dictionary, which launch_ros would write for the one node that it knows of.
+    files += [written(launching.parameters_file(places, values))] if values else []
     actions: list[Action] = [
         Node(
             package="mobile_sam_ros",
             executable="sam_node",
             namespace=given["namespace"],
             name=given["name"],
-            parameters=[given["params_file"], as_typed],
+            parameters=files,
             remappings=[*topics.items(), ("image/compressed", f"{topics['image']}/compressed")],
             arguments=["--cameras", given["cameras"]],
             ros_arguments=["--log-level", given["log_level"]],
@@ -112,7 +133,7 @@ def start(context: LaunchContext) -> list[Action]:
                 executable="rviz2",
                 namespace=place.namespace,
                 arguments=["-d", str(layout), "-f", given["fixed_frame"]],
-                parameters=[{"use_sim_time": simulated}],
+                parameters=[{"use_sim_time": simulated[place]}],
                 remappings=launching.layout_remappings(contents, place, topics["image"]),
             )
             for place in places
@@ -128,8 +149,8 @@ def start(context: LaunchContext) -> list[Action]:
                     {
                         "host": given["panel_host"],
                         "port": port + number,
-                        "image_transport": values.get("image_transport", "raw"),
-                        "use_sim_time": simulated,
+                        "image_transport": transports[place],
+                        "use_sim_time": simulated[place],
                     }
                 ],
                 remappings=launching.panel_remappings(place, topics),
@@ -141,12 +162,12 @@ def start(context: LaunchContext) -> list[Action]:
     if typed(given, "record", bool):
         for package in ("ros2bag", "rosbag2_storage_mcap"):
             need(package, "record:=true")
-        compressed = given["image_transport"] == "compressed"
+        compressed = [place for place in places if transports[place] == "compressed"]
         command = ["ros2", "bag", "record", "--storage", "mcap"]
         command += ["--storage-preset-profile", "zstd_fast"]
         command += ["--regex", launching.recorded(places, topics, compressed)]
         command += ["--output", given["bag"]] if given["bag"] else []
-        command += ["--use-sim-time"] if simulated else []
+        command += ["--use-sim-time"] if any(simulated.values()) else []
         actions.append(
             ExecuteProcess(cmd=command, output="screen", sigterm_timeout=SECONDS_TO_CLOSE)
         )

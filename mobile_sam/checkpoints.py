@@ -19,7 +19,7 @@ from importlib import resources
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -225,6 +225,9 @@ def save_safetensors(
         path: where to.
         dtype: of the floating point tensors in the file; int8: see `eight_bits`.
         state: other weights for the same architecture.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     state = state or model.state_dict()
     if dtype == torch.int8:
@@ -232,7 +235,21 @@ def save_safetensors(
     else:
         tensors = {n: t.to(dtype) if t.is_floating_point() else t for n, t in state.items()}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(tensors, path, {"config": model.config.to_json()})
+    write_tensors(tensors, path, {"config": model.config.to_json()})
+
+
+def write_tensors(
+    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes a safetensors file.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk; the message names it.
+    """
+    try:
+        save_file(dict(tensors), path, None if metadata is None else dict(metadata))
+    except SafetensorError as error:  # which is no OSError, whatever its cause
+        raise OSError(f"{path}: cannot be written: {first_line(error)}") from error
 
 
 def read_checkpoint(path: Path) -> tuple[SamConfig, dict[str, Tensor]]:

@@ -8,8 +8,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import Any, TextIO
+from tempfile import TemporaryFile, gettempdir
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,20 +38,31 @@ class Boxes:
 
 
 class _Spool:
-    """Entries of a list in JSON, in a temporary file until they are all there."""
+    """Entries of a list in JSON, in a temporary file until they are all there.
+
+    An entry that could not be written, as on a full disk, leaves no part of it.
+    """
 
     def __init__(self) -> None:
-        self.count = 0
-        self._file = TemporaryFile("w+", encoding="utf-8")
+        self.count = self._size = 0
+        self._file = TemporaryFile(buffering=0)
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        self._file.write((",\n" if self.count else "") + json.dumps(entry))
+        data = ((",\n" if self.count else "") + json.dumps(entry)).encode()
+        self._file.seek(self._size)
+        written = 0
+        try:
+            while written < len(data):
+                written += self._file.write(data[written:])
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, gettempdir()) from error
+        self._size += written
         self.count += 1
 
-    def copy_to(self, file: TextIO) -> None:
+    def copy_to(self, file: IO[bytes]) -> None:
+        self._file.truncate(self._size)
         self._file.seek(0)
         shutil.copyfileobj(self._file, file)
-        self._file.seek(0, os.SEEK_END)
 
 
 class CocoWriter:
@@ -81,10 +92,13 @@ class CocoWriter:
             segments: N objects.
             categories: int64 (N,), one for each; None: the first one there is.
             tracks: N names, the same for the same object in other images (`track_id`).
+
+        Raises:
+            OSError: the disk of temporary files is full.
         """
         height, width = segments.image_size
         number = self._images.count + 1
-        self._images.add({"id": number, "file_name": file_name, "height": height, "width": width})
+        annotations: list[dict[str, Any]] = []
         for i in range(len(segments)):
             if not segments.area[i]:
                 continue
@@ -93,7 +107,7 @@ class CocoWriter:
             mask[y0:y1, x0:x1] = segments.crops[i]
             category = next(iter(self.categories)) if categories is None else int(categories[i])
             annotation = {
-                "id": self._annotations.count + 1,
+                "id": self._annotations.count + len(annotations) + 1,
                 "image_id": number,
                 "category_id": category,
                 "bbox": [x0, y0, x1 - x0, y1 - y0],
@@ -106,20 +120,29 @@ class CocoWriter:
                 "score": round(float(segments.predicted_iou[i]), 5),
                 "stability": round(float(segments.stability[i]), 5),
             }
-            self._annotations.add(annotation | ({} if tracks is None else {"track_id": tracks[i]}))
+            annotations.append(annotation | ({} if tracks is None else {"track_id": tracks[i]}))
+        self._images.add({"id": number, "file_name": file_name, "height": height, "width": width})
+        for annotation in annotations:
+            self._annotations.add(annotation)
 
     def save(self, path: Path) -> None:
-        """Writes the file, all of it or nothing."""
+        """Writes the file, all of it or nothing; more images may be added after that.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         categories = [{"id": k, "name": v} for k, v in self.categories.items()]
         try:
-            with partial.open("w", encoding="utf-8") as file:
-                file.write('{"info": {"description": "mobile_sam"},\n"images": [')
+            with partial.open("wb") as file:
+                file.write(b'{"info": {"description": "mobile_sam"},\n"images": [')
                 self._images.copy_to(file)
-                file.write('],\n"annotations": [')
+                file.write(b'],\n"annotations": [')
                 self._annotations.copy_to(file)
-                file.write(f'],\n"categories": {json.dumps(categories)}}}\n')
+                file.write(f'],\n"categories": {json.dumps(categories)}}}\n'.encode())
             partial.replace(path)
+        except OSError as error:  # one of a full disk names no file
+            raise OSError(error.errno, error.strerror, str(path)) from error
         finally:
             partial.unlink(missing_ok=True)
 

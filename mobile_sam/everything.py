@@ -170,7 +170,8 @@ def _crops(
             for row in range(count):
                 x0, y0 = column * (sides[0] - overlap), row * (sides[1] - overlap)
                 box = [x0, y0, min(x0 + sides[0], width), min(y0 + sides[1], height)]
-                yield box, settings.crop_points_divisor**layer
+                if box[0] < box[2] and box[1] < box[3]:  # few pixels make fewer crops
+                    yield box, settings.crop_points_divisor**layer
 
 
 def _grid_prompts(crop: Sequence[int], side: int) -> list[Prompt]:

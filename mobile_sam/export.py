@@ -103,7 +103,7 @@ def export_onnx(sam: Sam, directory: Path, weights: str) -> list[Path]:
         import onnx
         import onnxscript  # noqa: F401
     except ImportError as error:
-        missing = f"{error.name} is not installed: pip install 'mobile_sam[onnx]'"
+        missing = f"{error.name} is not installed: pip install onnx onnxruntime onnxscript"
         raise ExportError(missing) from error
     config = sam.config
     size, side, mask = config.image_size, config.embedding_size, config.mask_size

@@ -94,7 +94,7 @@ def first_image(path: Path) -> NDArray[np.uint8]:
 def natural_order(name: str) -> list[tuple[bool, int, str]]:
     """Returns a sorting key by which frame2.png comes before frame10.png."""
     parts = re.split(r"(\d+)", name)
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
 def _image_files(folder: Path) -> list[Path]:

@@ -43,11 +43,48 @@ class Camera:
         return Camera(self.fx * across, self.fy * down, cx, cy, size)
 
 
-def camera_from_info(message: CameraInfo) -> Camera:
+@dataclass(frozen=True)
+class Calibration:
+    """What `camera_info` says: the camera of the full resolution, and of what was cut out of it.
+
+    `region` is None where nothing was.
+    """
+
+    full: Camera
+    region: Camera | None = None
+
+    def scaled(self, size: tuple[int, int]) -> Camera:
+        """Returns the camera of an image of `size`, which shows the region, or else all.
+
+        Binned or resized, so that it has the same aspect ratio.
+
+        Raises:
+            BadMessage: it has that of neither.
+        """
+        cameras = [camera for camera in (self.region, self.full) if camera is not None]
+        # An image of just the full size is no enlarged region, whatever its aspect ratio.
+        for camera in sorted(cameras, key=lambda camera: camera.size != size):
+            if _is_of_shape(size, camera.size):
+                return camera.scaled(size)
+        sizes = " with a region of ".join(
+            f"{camera.size[1]}x{camera.size[0]}" for camera in reversed(cameras)
+        )
+        raise BadMessage(
+            f"camera_info is of {sizes}, but the image of {size[1]}x{size[0]}: another aspect ratio"
+        )
+
+
+def _is_of_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes have the same aspect ratio, but for the rounding of one to pixels."""
+    return abs(size[0] * other[1] - size[1] * other[0]) <= max(other)
+
+
+def camera_from_info(message: CameraInfo) -> Calibration:
     """Returns the camera of a rectified image: by P, or by K where P is empty.
 
     Raises:
-        BadMessage: without focal lengths or size, as of a camera that is not calibrated.
+        BadMessage: without focal lengths or size, as of a camera that is not calibrated; or with a
+            region of interest that lies outside.
     """
     p, k = message.p, message.k
     fx, fy, cx, cy = (p[0], p[5], p[2], p[6]) if p[0] else (k[0], k[4], k[2], k[5])
@@ -59,7 +96,18 @@ def camera_from_info(message: CameraInfo) -> Camera:
         raise BadMessage(f"camera_info has focal lengths {fx:g} and {fy:g}: not calibrated?")
     if not (abs(cx) <= far and abs(cy) <= far):
         raise BadMessage(f"camera_info has its principal point at ({cx:g}, {cy:g})")
-    return Camera(fx, fy, cx, cy, (message.height, message.width))
+    full = Camera(fx, fy, cx, cy, (message.height, message.width))
+    # In pixels of the full resolution, whatever the binning; empty is all of it.
+    roi = message.roi
+    size, x, y = (roi.height, roi.width), roi.x_offset, roi.y_offset
+    if not all(size) or size == full.size:
+        return Calibration(full)
+    if y + size[0] > full.size[0] or x + size[1] > full.size[1]:
+        raise BadMessage(
+            f"camera_info has a roi of {size[1]}x{size[0]} at ({x}, {y}), outside of "
+            f"{message.width}x{message.height}"
+        )
+    return Calibration(full, Camera(fx, fy, cx - x, cy - y, size))
 
 
 def metres_from_image(message: Image, size: tuple[int, int]) -> NDArray[np.float32]:

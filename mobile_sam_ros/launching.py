@@ -1,4 +1,4 @@
-"""What the launch files have to know of the node: its parameters as arguments, and its topics.
+"""What the launch files have to know of the node: its parameters, and its topics.
 
 Without `launch` and without torch: launch files are described in a process that stays.
 """
@@ -6,10 +6,14 @@ Without `launch` and without torch: launch files are described in a process that
 from __future__ import annotations
 
 import dataclasses
+import json
+import posixpath
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import yaml
 
 from mobile_sam_ros.parameters import Parameters
 
@@ -68,19 +72,66 @@ class Place:
         return topic if topic.startswith("/") else f"{self.namespace.rstrip('/')}/{topic}"
 
     @property
+    def full_name(self) -> str:
+        """As `/robot/front/sam`."""
+        return self.resolved(self.name)
+
+    @property
     def private(self) -> str:
         """What the names of its own topics begin with, as `/robot/front/sam/`."""
-        return self.resolved(f"{self.name}/")
+        return f"{self.full_name}/"
 
 
-def places(namespace: str, name: str, cameras: str) -> list[Place]:
-    """Returns where the node is; with cameras, separated by commas, where each camera's is."""
-    base = "/" + namespace.strip("/")
+def places(namespace: str, name: str, cameras: str, pushed: str = "") -> list[Place]:
+    """Returns where the node is; with cameras, separated by commas, where each camera's is.
+
+    `pushed` is the namespace that a relative one lies in.
+    """
+    base = "/" + posixpath.join(pushed, namespace).strip("/")
     spaces = [f"{base.rstrip('/')}/{camera}" for camera in cameras.split(",") if camera]
     return [Place(space, name) for space in spaces or [base]]
 
 
-def recorded(places: Iterable[Place], topics: Mapping[str, str], compressed: bool) -> str:
+def parameters_file(places: Iterable[Place], values: Mapping[str, Any]) -> str:
+    """Returns the contents of a file of parameters, which come before all other files' for nodes.
+
+    By the nodes' full names: what another file has by those would come before `/**`.
+    """
+    # JSON is YAML in which each text is in quotes, or else one like 12 or no would be something
+    # else to the node. But in YAML an escape of JSON's is not half of a character.
+    named = {place.full_name: {"ros__parameters": dict(values)} for place in places}
+    return json.dumps(named, ensure_ascii=False)
+
+
+def read_parameters(path: str) -> Any:
+    """Returns a file of parameters as it is read from YAML.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return yaml.safe_load(file)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"params_file {path} cannot be read: {error}") from error
+
+
+def parameters_of(contents: Any, place: Place) -> dict[str, Any]:
+    """Returns what a file of parameters, as it is read, has for all nodes or for one by its name.
+
+    Only for what runs beside the node: the node reads the file itself, with all that it may hold.
+    """
+    found: dict[str, Any] = {}
+    for name in ("/**", place.full_name.lstrip("/"), place.full_name):
+        node = contents.get(name) if isinstance(contents, Mapping) else None
+        values = node.get("ros__parameters") if isinstance(node, Mapping) else None
+        found |= values if isinstance(values, Mapping) else {}
+    return found
+
+
+def recorded(
+    places: Iterable[Place], topics: Mapping[str, str], compressed: Container[Place]
+) -> str:
     """Returns the regular expression of the topics that a bag has to hold: all inputs and outputs.
 
     But not the overlays as raw images, which are there as JPEG.
@@ -88,13 +139,14 @@ def recorded(places: Iterable[Place], topics: Mapping[str, str], compressed: boo
     Args:
         places: of the nodes.
         topics: names of the inputs, by the keys of `TOPICS`.
-        compressed: whether the node takes its images compressed.
+        compressed: those of nodes that take their images compressed.
     """
     patterns = [re.escape(topic) for topic in _BESIDE]
     for place in places:
         image = place.resolved(topics["image"])
         inputs = [place.resolved(topics[name]) for name in TOPICS if name != "image"]
-        inputs += [f"{image}/compressed" if compressed else image, f"{image}_mouse_left"]
+        taken = f"{image}/compressed" if place in compressed else image
+        inputs += [taken, f"{image}_mouse_left"]
         patterns += [re.escape(topic) for topic in inputs]
         patterns.append(re.escape(place.private) + "(?!overlay$).+")
     return f"^({'|'.join(dict.fromkeys(patterns))})$"

@@ -30,6 +30,7 @@ from rcl_interfaces.srv import GetParameters  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 
+from mobile_sam.choices import DEFAULT_WEIGHTS  # noqa: E402
 from mobile_sam_ros import launching  # noqa: E402
 
 FILES = sorted((Path(__file__).resolve().parent.parent / "launch").glob("*.launch.py"))
@@ -46,9 +47,10 @@ def description(path: Path) -> launch.LaunchDescription:
 
 @contextmanager
 def launched(file: str, *arguments: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
-    """Runs `ros2 launch`, which is gone afterwards."""
+    """Runs `ros2 launch` of our file of a name or of any file's path; it is gone afterwards."""
+    package = [] if "/" in file else ["mobile_sam_ros"]
     process = subprocess.Popen(
-        ["ros2", "launch", "mobile_sam_ros", file, *arguments],
+        ["ros2", "launch", *package, file, *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env=os.environ | {"RCUTILS_COLORIZED_OUTPUT": "0"} | environ,
     )  # fmt: skip
@@ -100,10 +102,14 @@ def test_every_argument_has_a_description(path: Path) -> None:
         ("max_objects:=2.5", "argument max_objects: .*'2.5'"),
         ("backend:=abacus", '"backend" provided value "abacus" is not valid'),
         ("rviz:=perhaps", "argument rviz: .*'perhaps'"),
+        ("params_file:=nowhere.yaml", "params_file nowhere.yaml cannot be read: .*No such file"),
+        ("demo cameras:=front,rear", "argument cameras: the demo has one camera"),
+        ("demo image_transport:=compressed", "argument image_transport: the demo's .* raw"),
     ],
 )
 def test_bad_arguments_are_named_and_nothing_starts(argument: str, said: str) -> None:
-    with launched("sam.launch.py", argument) as process:
+    file, _, argument = f"sam {argument}".rpartition(" ")
+    with launched(f"{file.split()[-1]}.launch.py", argument) as process:
         output, _ = process.communicate(timeout=30)
     assert process.returncode == 1 and re.search(said, output)
     assert "process started" not in output
@@ -143,7 +149,53 @@ def test_arguments_come_before_the_file_and_the_file_before_what_was_not_given(
     given += (f"params_file:={file}", "autostart:=false")
     with launched("sam.launch.py", *given, ROS_DOMAIN_ID=str(domain)):
         found = values(domain, "/sam", *names)
-    assert found == [1.0, 7, "12", False, 0.5, "cpu", True, "demo"]
+    assert found == [1.0, 7, "12", False, 0.5, "cpu", True, DEFAULT_WEIGHTS]
+
+
+# As long as a line that YAML folds.
+FIELDS = (
+    "items=detections id=id theta=bbox.center.theta x=bbox.center.position.x "
+    "y=bbox.center.position.y width=bbox.size_x height=bbox.size_y"
+)
+
+
+def test_arguments_reach_the_nodes_of_all_cameras_as_they_are(tmp_path: Path) -> None:
+    """Before what a file has by a node's name, too; the file that they go by does not stay."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("/rear/sam:\n  ros__parameters:\n    max_objects: 3\n    min_score: 0.5\n")
+    domain, temporary = free_domain(), tmp_path / "temporary"
+    temporary.mkdir()
+    given = ("max_objects:=7", "classes:=12", f"detections_fields:={FIELDS}", "autostart:=false")
+    given += ("cameras:=front,rear", f"params_file:={file}")
+    environ = {"ROS_DOMAIN_ID": str(domain), "TMPDIR": str(temporary)}
+    with launched("sam.launch.py", *given, **environ):
+        names = ("max_objects", "classes", "detections_fields", "min_score")
+        assert values(domain, "/front/sam", *names) == [7, "12", FIELDS, 0.0]
+        assert values(domain, "/rear/sam", *names) == [7, "12", FIELDS, 0.5]
+        assert len(list(temporary.glob("*.yaml"))) == 1
+    assert not list(temporary.iterdir())
+
+
+def test_a_launch_file_around_ours_may_push_a_namespace_and_set_parameters(tmp_path: Path) -> None:
+    outer = tmp_path / "robot.launch.py"
+    outer.write_text(
+        f"""
+from launch import LaunchDescription
+from launch.actions import GroupAction, IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch_ros.actions import PushRosNamespace, SetParameter
+
+def generate_launch_description():
+    source = PythonLaunchDescriptionSource({str(FILES[-1])!r})
+    given = {{"cameras": "front", "max_objects": "7", "autostart": "false"}}
+    ours = IncludeLaunchDescription(source, launch_arguments=given.items())
+    around = [PushRosNamespace("robot"), SetParameter("use_sim_time", True)]
+    return LaunchDescription([GroupAction([*around, ours])])
+"""
+    )
+    domain = free_domain()
+    with launched(str(outer), ROS_DOMAIN_ID=str(domain)):
+        assert values(domain, "/robot/front/sam", "max_objects", "use_sim_time") == [7, True]
 
 
 def test_the_node_starts_and_ends_with_control_c() -> None:
@@ -181,6 +233,16 @@ def test_the_demo_segments() -> None:
         assert values(domain, "/sam", "max_objects") == [5]
 
 
+def test_the_demo_is_in_the_namespace_and_on_the_topics_that_are_given() -> None:
+    domain = free_domain()
+    given = ("namespace:=robot", "image:=rgb", "detections:=/boxes", "device:=cpu")
+    with launched("demo.launch.py", *given, ROS_DOMAIN_ID=str(domain)) as process:
+        said = said_until(process, "first image of its size")
+        assert "[robot.sam]" in said and "waiting for images on /robot/rgb" in said
+        name = "qos_overrides./robot/rgb.subscription.reliability"
+        assert values(domain, "/robot/sam", name) == ["reliable"]
+
+
 # --- RViz and bags --------------------------------------------------------------------------
 
 
@@ -194,6 +256,16 @@ def test_what_is_not_installed_is_said_and_nothing_starts(argument: str, package
         output, _ = process.communicate(timeout=30)
     assert f"{argument} needs the package {package}: sudo apt-get install ros-" in output
     assert "process started" not in output
+
+
+SIMULATED = """
+/**:
+  ros__parameters:
+    use_sim_time: true
+/robot/front/sam:
+  ros__parameters:
+    image_transport: compressed
+"""
 
 
 def written_by(tmp_path: Path, name: str) -> list[list[str]]:
@@ -220,7 +292,10 @@ def option(command: Sequence[str], name: str) -> str:
     return command[command.index(name) + 1]
 
 
-def test_rviz_and_the_recorder_are_started_for_the_node_as_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_file", [False, True], ids=["by arguments", "by a file"])
+def test_rviz_and_the_recorder_are_started_for_the_node_as_it_is(
+    tmp_path: Path, by_file: bool
+) -> None:
     """Stand-ins for both: neither is on PyPI. What the names mean, test_launching.py tests."""
     ros2 = tmp_path / "bin/ros2"
     stand_in(tmp_path, "rviz2", tmp_path / "lib/rviz2/rviz2")
@@ -228,8 +303,14 @@ def test_rviz_and_the_recorder_are_started_for_the_node_as_it_is(tmp_path: Path)
     stand_in(tmp_path, "rosbag2_storage_mcap")
     real = shutil.which("ros2")
     assert real is not None
-    arguments = ("namespace:=robot", "cameras:=front,rear", "image:=rgb", "use_sim_time:=true")
-    arguments += ("autostart:=false", "image_transport:=compressed", "fixed_frame:=map")
+    arguments = ("namespace:=robot", "cameras:=front,rear", "image:=rgb")
+    arguments += ("autostart:=false", "fixed_frame:=map")
+    if by_file:
+        file = tmp_path / "mine.yaml"
+        file.write_text(SIMULATED)
+        arguments += (f"params_file:={file}",)
+    else:
+        arguments += ("use_sim_time:=true", "image_transport:=compressed")
     process = subprocess.Popen(
         [real, "launch", "mobile_sam_ros", "sam.launch.py", *arguments,
          "rviz:=true", "record:=true", f"bag:={tmp_path}/bag"],
@@ -261,7 +342,19 @@ def test_rviz_and_the_recorder_are_started_for_the_node_as_it_is(tmp_path: Path)
     assert option(bag, "--storage") == "mcap" and option(bag, "--output") == f"{tmp_path}/bag"
     places = launching.places("robot", "sam", "front,rear")
     topics = {name: name for name in launching.TOPICS} | {"image": "rgb"}
-    assert option(bag, "--regex") == launching.recorded(places, topics, compressed=True)
+    compressed = places[:1] if by_file else places
+    assert option(bag, "--regex") == launching.recorded(places, topics, compressed)
+
+
+def test_the_panel_is_started_for_the_node_as_it_is(tmp_path: Path) -> None:
+    file, domain = tmp_path / "mine.yaml", free_domain()
+    file.write_text(SIMULATED)
+    given = ("namespace:=robot", "cameras:=front,rear", f"params_file:={file}", "panel:=true")
+    given += ("autostart:=false", f"panel_port:={20_000 + 2 * domain}")
+    with launched("sam.launch.py", *given, ROS_DOMAIN_ID=str(domain)):
+        names = ("image_transport", "use_sim_time")
+        assert values(domain, "/robot/front/panel", *names) == ["compressed", True]
+        assert values(domain, "/robot/rear/panel", *names) == ["raw", True]
 
 
 @pytest.mark.skipif(

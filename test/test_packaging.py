@@ -35,6 +35,8 @@ DECLARED_AS = {
     "aiohttp": "python3-aiohttp",
     "catkin_pkg": "python3-catkin-pkg-modules",
     "cv2": "python3-opencv",
+    "hypothesis": "python3-hypothesis",
+    "matplotlib": "python3-matplotlib",
     "numpy": "python3-numpy",
     "pytest": "python3-pytest",
     "rosbags": "python3-rosbags-pip",
@@ -48,8 +50,8 @@ DECLARED_AS = {
 }
 DISTRIBUTIONS = {"cv2": "opencv-python-headless"}  # where the name in setup.py differs
 # Without rosdep keys: what needs them says so, and its tests are skipped where they are missing.
-EXTRAS = {"matplotlib", "onnx", "onnxruntime", "onnxscript", "openvino"}
-TESTS_ONLY = {"brotli", "hypothesis", "mobilesam_lite", "playwright", "pycocotools"}
+EXTRAS = {"onnx", "onnxruntime", "onnxscript", "openvino", "tensorboard"}
+TESTS_ONLY = {"brotli", "mobilesam_lite", "playwright", "pycocotools"}
 
 
 @pytest.fixture(scope="module")

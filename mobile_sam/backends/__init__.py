@@ -93,12 +93,11 @@ def load_backend(
         try:
             from mobile_sam.backends.openvino import OpenVinoSam
 
-            return OpenVinoSam(sam, precision, encode_padding)
+            return OpenVinoSam(sam, precision, encode_padding, backend == "openvino")
         except ImportError as error:
             if backend == "openvino":
                 raise ValueError(
-                    f"backend 'openvino' cannot be used: {error}: pip install "
-                    "'mobile_sam[openvino]'"
+                    f"backend 'openvino' cannot be used: {error}: pip install openvino"
                 ) from error
         except RuntimeError as error:  # it is there, but does not start
             if backend == "openvino":

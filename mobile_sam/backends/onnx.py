@@ -1,8 +1,9 @@
 """Runs an ONNX export (`mobile_sam.export`) with ONNX Runtime: on the CPU, on a GPU, or there
-with TensorRT, which builds an engine once and keeps it in the user's cache."""
+with TensorRT, whose engines are built once and kept in the user's cache."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,66 +11,103 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mobile_sam.checkpoints import WeightsError, cache_directory
+from mobile_sam.backends.tensorrt import BOX, OBJECTS, POINTS, open_with_engines
+from mobile_sam.checkpoints import WeightsError
 from mobile_sam.export import DECODER_FILE, ENCODER_FILE
-from mobile_sam.modeling import ALL, SamConfig
+from mobile_sam.modeling import ALL, PointLabel, SamConfig
 from mobile_sam.modeling.sam import normalised, with_padding
 from mobile_sam.quoting import first_line, quoted
 
 if TYPE_CHECKING:
     import onnxruntime
 
-
-def _providers(device: str, tensorrt: bool) -> list[Any]:
-    """Returns what ONNX Runtime is to use, first of all and only.
-
-    Raises:
-        ValueError: it is not there.
-    """
-    import onnxruntime
-
-    there = onnxruntime.get_available_providers()
-    gpu = ["TensorrtExecutionProvider"] if tensorrt else []
-    gpu += ["CUDAExecutionProvider"]
-    if device == "auto" and not tensorrt:
-        device = "cuda" if gpu[0] in there else "cpu"
-    if device == "cpu" and not tensorrt:
-        return ["CPUExecutionProvider"]
-    if not (device == "auto" or device.startswith("cuda")):
-        raise ValueError(f"device {device!r} cannot be used with an ONNX export")
-    if gpu[0] not in there:
-        raise ValueError(
-            f"device {device!r} cannot be used: ONNX Runtime has no {gpu[0]}, only "
-            + ", ".join(there)
-        )
-    number = {"device_id": int(device.partition(":")[2] or 0)}
-    engines = {
-        "trt_engine_cache_enable": True,
-        "trt_engine_cache_path": str(cache_directory() / "tensorrt"),
-        "trt_timing_cache_enable": True,
-        "trt_timing_cache_path": str(cache_directory() / "tensorrt"),
-    }
-    return [(name, number | engines if "Tensorrt" in name else number) for name in gpu]
+_CPU, _CUDA, _TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
+_ALONE = {"enable_fallback": 0}  # else it goes on by itself with another one, at any time
+_LOGGER = logging.getLogger(__name__)
 
 
-def _session(path: Path, device: str, tensorrt: bool) -> onnxruntime.InferenceSession:
+def _sessions(
+    directory: Path, device: str, tensorrt: bool
+) -> tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]:
+    """Opens encoder and decoder of an export on one device."""
     try:
         import onnxruntime
     except ImportError as error:
-        raise WeightsError(f"{path}: needs onnxruntime: pip install 'mobile_sam[onnx]'") from error
+        why = "needs onnxruntime: pip install onnxruntime"
+        raise WeightsError(f"{directory}: {why}") from error
+    is_free = device == "auto" and not tensorrt
+    if is_free:
+        device = "cuda" if _CUDA in onnxruntime.get_available_providers() else "cpu"
+    files = directory / ENCODER_FILE, directory / DECODER_FILE
+    try:
+        encoder, decoder = (_session(file, device, tensorrt) for file in files)
+    except ValueError as error:
+        if not is_free or device == "cpu":
+            raise
+        _LOGGER.warning("%s, so the CPU runs the model", error)
+        encoder, decoder = (_session(file, "cpu", tensorrt) for file in files)
+    return encoder, decoder
+
+
+def _session(path: Path, device: str, tensorrt: bool) -> onnxruntime.InferenceSession:
+    """Opens a file on a device, and on no other.
+
+    Raises:
+        WeightsError: it is missing or damaged.
+        ValueError: the device or TensorRT are not there, or do not start.
+    """
+    import onnxruntime
+
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; `mobile-sam export` writes it")
-    providers = _providers(device, tensorrt)
+    gpu = _gpu_options(device, tensorrt)
+    settings = onnxruntime.SessionOptions()
+    if gpu is not None:  # the CPU only says whether it is a model, and of which inputs
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = onnxruntime.InferenceSession(path, providers=providers)
+        on_cpu = onnxruntime.InferenceSession(path, settings, providers=[_CPU], **_ALONE)
     except Exception as error:  # ONNX Runtime has no base class of its own
         raise WeightsError(
             f"{path}: not a model that ONNX Runtime can read: {first_line(error)}"
         ) from error
-    wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
-    if session.get_providers()[0] != wanted:  # it only logs why, and takes the CPU instead
-        raise ValueError(f"device {device!r} cannot be used: ONNX Runtime could not start {wanted}")
+    if gpu is None:
+        return on_cpu
+
+    def opened(engines: dict[str, Any]) -> onnxruntime.InferenceSession:
+        providers = [(_TENSORRT, gpu | engines)] if tensorrt else []
+        providers += [(_CUDA, gpu)]
+        return onnxruntime.InferenceSession(path, providers=providers, **_ALONE)
+
+    wanted = _TENSORRT if tensorrt else _CUDA
+    cause = f"device {device!r} cannot be used: ONNX Runtime could not start {wanted}"
+    try:
+        session = open_with_engines(path, on_cpu.get_inputs(), opened) if tensorrt else opened({})
+    except Exception as error:
+        raise ValueError(f"{cause}: {first_line(error)}") from error
+    if session.get_providers()[0] != wanted:  # it only logs why, and takes the CPU all the same
+        raise ValueError(cause)
     return session
+
+
+def _gpu_options(device: str, tensorrt: bool) -> dict[str, Any] | None:
+    """Returns which GPU ONNX Runtime is to use, as it takes it, or None for the CPU.
+
+    Raises:
+        ValueError: it has nothing that could.
+    """
+    import onnxruntime
+
+    if device == "cpu" and not tensorrt:
+        return None
+    if not (device == "auto" or device.startswith("cuda")):
+        raise ValueError(f"device {device!r} cannot be used with an ONNX export")
+    there, wanted = onnxruntime.get_available_providers(), _TENSORRT if tensorrt else _CUDA
+    if wanted not in there:
+        raise ValueError(
+            f"device {device!r} cannot be used: ONNX Runtime has no {wanted}, only "
+            + ", ".join(there)
+        )
+    return {"device_id": int(device.partition(":")[2] or 0)}
 
 
 class OnnxSam:
@@ -81,14 +119,14 @@ class OnnxSam:
         Args:
             directory: of the export.
             device: "cpu", "cuda", "cuda:0" and so on, or "auto".
-            tensorrt: whether TensorRT is to run it; the first time, it builds for minutes.
+            tensorrt: whether TensorRT is to run it; the first time, it builds engines for minutes.
 
         Raises:
             WeightsError: a file is missing, damaged, or not of this package's export.
             ValueError: the device or TensorRT are not there.
         """
-        self._encoder = _session(directory / ENCODER_FILE, device, tensorrt)
-        self._decoder = _session(directory / DECODER_FILE, device, tensorrt)
+        self._encoder, self._decoder = _sessions(directory, device, tensorrt)
+        self._is_tensorrt, self._has_run = tensorrt, False
         try:
             metadata = self._encoder.get_modelmeta().custom_metadata_map
             differs = metadata != self._decoder.get_modelmeta().custom_metadata_map
@@ -145,11 +183,17 @@ class OnnxSam:
         """See `Sam.encode`."""
         side = self.config.image_size
         array = normalised(pixels, (side, side)).contiguous().numpy()
-        (embedding,) = self._encoder.run(["embedding"], {"pixels": array})
-        return torch.from_numpy(embedding)
+        embeddings = [self._encoder.run(["embedding"], {"pixels": one[None]})[0] for one in array]
+        return torch.from_numpy(np.concatenate(embeddings))
 
     def prepare(self, picture_hw: tuple[int, int]) -> None:
-        """See `Backend.prepare`: all sizes are padded to one."""
+        """See `Backend.prepare`. All sizes are padded to one, so it runs both files once: a GPU
+        loads much of what it needs with the first run."""
+        if not self._has_run:
+            picture = torch.zeros(1, 3, *picture_hw, dtype=torch.uint8)
+            box = torch.tensor([[PointLabel.BOX_MINIMUM, PointLabel.BOX_MAXIMUM]])
+            self.decode(self.encode(picture), torch.zeros(1, 2, 2), box)
+            self._has_run = True
 
     def decode(
         self,
@@ -161,25 +205,41 @@ class OnnxSam:
         masks: slice = ALL,
         rows: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """See `Sam.decode`; one embedding for all objects."""
+        """See `Sam.decode`; one embedding for all objects, of which some are decoded at once.
+
+        Raises:
+            ValueError: more points than TensorRT's engine takes.
+        """
         count, side = len(labels), self.config.mask_size
+        if not points.shape[1]:  # masks alone; TensorRT takes no size of 0
+            points, labels = torch.zeros(count, 1, 2), torch.full((count, 1), PointLabel.NONE)
+        if self._is_tensorrt and points.shape[1] > POINTS + BOX:
+            raise ValueError(
+                f"a prompt has more than {POINTS} points, which backend 'tensorrt' does not take"
+            )
         if has_mask is None:
             has_mask = torch.full((count,), mask_logits is not None)
-        if mask_logits is None:
-            mask_logits = torch.zeros(count, 1, side, side)
         one_pixel = np.zeros(1, np.float32)  # masks of the image's size are made elsewhere
-        logits, iou = self._decoder.run(
-            ["logits", "predicted_iou"],
-            {
-                "embedding": embedding.numpy(),
-                "points": points.numpy(),
-                "labels": labels.numpy(),
-                "mask_logits": mask_logits.numpy(),
-                "has_mask": has_mask.numpy(),
-                "rows": one_pixel,
-                "columns": one_pixel,
-            },
-        )
+        decoded = []
+        for first in range(0, count, OBJECTS):
+            part = slice(first, first + OBJECTS)
+            some = len(labels[part])
+            of_part = torch.zeros(some, 1, side, side) if mask_logits is None else mask_logits[part]
+            decoded.append(
+                self._decoder.run(
+                    ["logits", "predicted_iou"],
+                    {
+                        "embedding": embedding.numpy(),
+                        "points": points[part].numpy(),
+                        "labels": labels[part].numpy(),
+                        "mask_logits": of_part.numpy(),
+                        "has_mask": has_mask[part].numpy(),
+                        "rows": one_pixel,
+                        "columns": one_pixel,
+                    },
+                )
+            )
+        logits, iou = (torch.from_numpy(np.concatenate(of)) for of in zip(*decoded, strict=True))
         if rows is not None:
             logits = logits[:, :, : rows * side // self.config.embedding_size]
-        return with_padding(torch.from_numpy(logits)[:, masks]), torch.from_numpy(iou)[:, masks]
+        return with_padding(logits[:, masks]), iou[:, masks]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from threading import Lock
 
 import numpy as np
@@ -15,7 +16,9 @@ from mobile_sam.backends.pytorch import TorchSam
 from mobile_sam.modeling import ALL, Sam
 from mobile_sam.modeling.picture_encoder import PictureEncoder
 from mobile_sam.modeling.sam import NOTHING, normalised
+from mobile_sam.quoting import first_line
 
+_LOGGER = logging.getLogger(__name__)
 _AT_ONCE = 2  # objects; the most memory that any call took, OpenVINO keeps
 
 
@@ -27,8 +30,21 @@ class OpenVinoSam(TorchSam):
     them. What was compiled is kept in the user's cache.
     """
 
-    def __init__(self, sam: Sam, precision: str = "fp32", encode_padding: bool = False) -> None:
-        """Takes a model in evaluation mode on the CPU; arguments as for `load_backend`.
+    def __init__(
+        self,
+        sam: Sam,
+        precision: str = "fp32",
+        encode_padding: bool = False,
+        is_required: bool = True,
+    ) -> None:
+        """Takes a model in evaluation mode on the CPU.
+
+        Args:
+            sam: the model.
+            precision: as for `load_backend`.
+            encode_padding: as for `load_backend`.
+            is_required: whether a compilation that fails is an error, a RuntimeError wherever it is
+                done. Else that is only logged, and PyTorch goes on with pictures of that size.
 
         Raises:
             ValueError: a precision that the CPU does not have.
@@ -38,7 +54,7 @@ class OpenVinoSam(TorchSam):
                 f"precision {precision!r} cannot be used by OpenVINO on this CPU, which has "
                 + ", ".join(precisions())
             )
-        self._compiler = _Compiler(sam, precision)
+        self._compiler = _Compiler(sam, precision, is_required)
         super().__init__(sam, precision, encode_padding, self._compiler)
 
     def decode(
@@ -78,8 +94,8 @@ class OpenVinoSam(TorchSam):
 class _Compiler:
     """Makes encoders (`Compiler`), and with the first one the decoder."""
 
-    def __init__(self, sam: Sam, precision: str) -> None:
-        self._sam, self._precision = sam, precision
+    def __init__(self, sam: Sam, precision: str, is_required: bool) -> None:
+        self._sam, self._precision, self._is_required = sam, precision, is_required
         self._making_decoder = Lock()
         self.decoder: Model | None = None
 
@@ -93,7 +109,17 @@ class _Compiler:
         free_unused()  # what reading took
         return None if self.decoder is None else _encode_with(model)
 
-    def compile(self, picture_hw: tuple[int, int], encoder: PictureEncoder) -> Encode:
+    def compile(self, picture_hw: tuple[int, int], encoder: PictureEncoder) -> Encode | None:
+        try:
+            return self._compiled(picture_hw, encoder)
+        except RuntimeError as error:
+            if self._is_required:
+                raise
+            text = "OpenVINO cannot compile for pictures of %d x %d, so PyTorch runs them: %s"
+            _LOGGER.warning(text, *reversed(picture_hw), first_line(error))
+            return None
+
+    def _compiled(self, picture_hw: tuple[int, int], encoder: PictureEncoder) -> Encode:
         free_unused()  # what PyTorch took to see what lies below
         example = torch.zeros(1, *picture_hw, 3, dtype=torch.uint8)
         recipe = self._encoder_recipe(picture_hw, encoder.region_hw)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
+import uuid
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -102,7 +103,7 @@ class Recipe:
             return None
         try:
             shared = openvino.Tensor(content, shared_memory=True)
-            return _Mapped(core().import_model(shared, "CPU", self._settings), content)
+            return _Compiled(core().import_model(shared, "CPU", self._settings), content)
         except RuntimeError as error:  # whole, but not what this version reads
             _LOGGER.warning("%s: compiled anew: %s", self._path, first_line(error))
             return None
@@ -126,35 +127,42 @@ class Recipe:
         result = core().compile_model(model, "CPU", self._settings)
         del model
         _write(self._path, result.export_model().getbuffer())
-        return self.read() or result  # what is read takes less memory
+        return self.read() or _Compiled(result)  # what is read takes less memory
 
 
 @dataclass
-class _Mapped:
-    """A model that reads weights from a file whenever it runs."""
+class _Compiled:
+    """A model that any threads may run, one after the other: it has one place for its outputs,
+    from which they are copied only after they were made."""
 
     model: openvino.CompiledModel
-    content: NDArray[np.uint8]  # not to be unmapped before
+    content: NDArray[np.uint8] | None = None  # that its weights are read from whenever it runs
+    running: Lock = field(default_factory=Lock)
 
     def __call__(self, inputs: list[Any]) -> Any:
-        return self.model(inputs)
+        with self.running:
+            return self.model(inputs)
 
 
 def _mapped(path: Path) -> NDArray[np.uint8] | None:
-    """Returns what a file holds, which stays in the file, or None if there is none or it is
-    damaged."""
+    """Returns what a file holds, which stays in the file, or None if there is none, it cannot be
+    read or is damaged."""
     try:
         with path.open("rb") as file:
             wanted = file.read(_DIGEST_BYTES)
             found = hashlib.sha256()
             while chunk := file.read(_CHUNK_BYTES):
                 found.update(chunk)
-        os.utime(path)  # those that are not used for long go first
+        with suppress(OSError):  # a robot's cache may be another user's
+            os.utime(path)  # those that are not used for long go first
         if found.digest() == wanted:
             # "c", because OpenVINO takes nothing that is not to be written. Files are replaced
             # and removed, never changed, so that what is mapped stays.
             return np.memmap(path, np.uint8, "c", _DIGEST_BYTES)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        _LOGGER.warning("%s: compiled anew: %s", path, error.strerror)
         return None
     _LOGGER.warning("%s is damaged: the model is compiled anew", path)
     return None
@@ -165,15 +173,14 @@ def _write(path: Path, content: memoryview) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(path.parent)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
-            partial = Path(file.name)
-            try:
+        partial = path.with_name(f"{uuid.uuid4().hex}.partial")
+        try:
+            with partial.open("xb") as file:  # for whom the umask says, not for this user alone
                 file.write(hashlib.sha256(content).digest())
                 file.write(content)
-                file.close()
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
         newest_first = sorted(path.parent.glob("*.bin"), key=lambda p: -p.stat().st_mtime)
         for old in newest_first[_KEPT:]:
             old.unlink(missing_ok=True)

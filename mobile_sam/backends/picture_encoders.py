@@ -30,8 +30,8 @@ class Compiler(Protocol):
         """Returns what was compiled before for pictures of a size (height, width), in tenths of a
         second, None if it was not; `region_hw` is that of their `PictureEncoder`."""
 
-    def compile(self, picture_hw: tuple[int, int], encoder: PictureEncoder) -> Encode:
-        """Compiles an encoder for pictures of a size, in seconds."""
+    def compile(self, picture_hw: tuple[int, int], encoder: PictureEncoder) -> Encode | None:
+        """Compiles an encoder for pictures of a size, in seconds; None if it is to be as it is."""
 
 
 @dataclass
@@ -115,5 +115,11 @@ class PictureEncoders:
             return
         with self._lock:
             encoder, entry.encoder = entry.encoder, None
-        if encoder is not None:
-            entry.encode = self._compiler.compile(entry.picture_hw, encoder)
+        if encoder is None:
+            return
+        try:
+            compiled = self._compiler.compile(entry.picture_hw, encoder)
+        except BaseException:
+            entry.encoder = encoder  # the next one tries again, and is not told that it is ready
+            raise
+        entry.encode = compiled or entry.encode

@@ -38,10 +38,13 @@ def run(options: argparse.Namespace) -> int:
     print(f"{benchmark.machine()}, weights {options.weights}, {datetime.date.today()}\n")
     print(benchmark.table(results))
     best = benchmark.recommended(results).way
+    option, argument = (
+        (" --encode-padding", " encode_padding:=true") if best.encode_padding else ("", "")
+    )
     print(
-        f"\nTake --backend {best.backend} --device {best.device} --precision {best.precision}; "
-        "for the node:\n"
+        f"\nTake --backend {best.backend} --device {best.device} --precision {best.precision}"
+        f"{option}; for the node:\n"
         f"ros2 launch mobile_sam_ros sam.launch.py weights:={options.weights} "
-        f"backend:={best.backend} device:={best.device} precision:={best.precision}"
+        f"backend:={best.backend} device:={best.device} precision:={best.precision}{argument}"
     )
     return 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ from mobile_sam.videos import VideoFile
 _OUTPUTS = ("masks", "overlays", "coco")
 _ALPHA = 0.5
 _BAR_AFTER_SECONDS = 1.0
+_SAVE_SECONDS = 300.0  # between two savings of what was found so far
 _EXAMPLES = """
 examples:
   mobile-sam segment picture.jpg --box 210,140,330,300 --output out
@@ -59,8 +62,10 @@ def add_command(commands: Any) -> None:
         help="segment objects in an image, a folder of images or a video",
         description="Writes DIR/masks/NAME_1.png and so on (255 on the object), an overlay "
         "DIR/overlays/NAME.png (of a video: DIR/overlay.mp4), and DIR/segments.json with all "
-        "masks in COCO's form. Coordinates are pixels of the image, x to the right, y down; a "
-        "box's maxima lie just outside of it. Without --box, --point, --points, --boxes-from or "
+        "masks in COCO's form; of pictures that differ only in their endings, NAME has those as "
+        "well. segments.json is written every five minutes and at the end, also where Ctrl-C or an "
+        "error ends it. Coordinates are pixels of the image, x to the right, y down; a box's "
+        "maxima lie just outside of it. Without --box, --point, --points, --boxes-from or "
         "--everything there is nothing to segment.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -146,7 +151,12 @@ def run(options: argparse.Namespace) -> int:
     predictor = load_predictor(options)
     coco = CocoWriter(categories)
     damaged = objects = seen = with_boxes = 0
-    with _Writer(options.output, options.write, pictures.rate) as writer:
+    with (
+        _Writer(
+            options.output, options.write, pictures.rate, _shared_stems(options.input)
+        ) as writer,
+        _saving(coco, options) as save_now_and_then,
+    ):
         bar = tqdm(
             pictures,
             total=pictures.count or None,
@@ -164,12 +174,11 @@ def run(options: argparse.Namespace) -> int:
                 predictor, picture.image, options, settings, of_picture
             )
             coco.add(picture.name, segments, of_categories)
+            save_now_and_then()
             writer.write(picture, segments)
             objects += int(np.count_nonzero(segments.area))
             seen += 1
             with_boxes += of_picture is not None
-    if "coco" in options.write:
-        coco.save(options.output / "segments.json")
     if boxes and not with_boxes:
         raise UserError(f"{options.boxes_from}: has no picture of {options.input}")
     print(f"{objects} objects in {seen} pictures, in {options.output}")
@@ -204,6 +213,38 @@ def _segment(
 
 
 @contextmanager
+def _saving(coco: CocoWriter, options: argparse.Namespace) -> Iterator[Callable[[], None]]:
+    """Saves what was found at the end, also when that is an error or Ctrl-C; and whenever it is
+    asked and long enough after the last time."""
+    path = options.output / "segments.json"
+    saved_at = time.monotonic()
+
+    def save_now_and_then() -> None:
+        nonlocal saved_at
+        if "coco" in options.write and time.monotonic() - saved_at > _SAVE_SECONDS:
+            try:
+                coco.save(path)
+            except OSError as error:  # there may be room again at the end
+                tqdm.write(f"mobile-sam: {error}; going on", file=sys.stderr)
+            saved_at = time.monotonic()
+
+    try:
+        yield save_now_and_then
+    finally:
+        if "coco" in options.write:
+            coco.save(path)
+
+
+def _shared_stems(folder: Path) -> set[str]:
+    """Returns the names without endings that several pictures of a folder have."""
+    if not folder.is_dir():
+        return set()
+    files = (file for file in folder.iterdir() if file.is_file())
+    stems = Counter(file.stem for file in files if cv2.haveImageReader(str(file)))
+    return {stem for stem, count in stems.items() if count > 1}
+
+
+@contextmanager
 def _progress() -> Iterator[Any]:
     with tqdm(unit="prompt", leave=False, delay=_BAR_AFTER_SECONDS) as bar:
 
@@ -217,8 +258,9 @@ def _progress() -> Iterator[Any]:
 class _Writer:
     """Writes masks and overlays as they come."""
 
-    def __init__(self, directory: Path, wanted: set[str], rate: float) -> None:
-        self._directory, self._wanted = directory, wanted
+    def __init__(self, directory: Path, wanted: set[str], rate: float, shared: set[str]) -> None:
+        """Begins; pictures whose names are `shared` but for their endings keep these."""
+        self._directory, self._wanted, self._shared = directory, wanted, shared
         self._video = VideoFile(directory / "overlay.mp4", rate) if rate else None
         directory.mkdir(parents=True, exist_ok=True)
         for name in ("masks", "overlays"):
@@ -235,6 +277,8 @@ class _Writer:
     def write(self, picture: Picture, segments: Segments) -> None:
         assert picture.image is not None
         stem = Path(picture.name).stem
+        if stem in self._shared:
+            stem = picture.name
         if "masks" in self._wanted:
             for i, mask in enumerate(segments.masks):
                 path = self._directory / "masks" / f"{stem}_{i + 1}.png"

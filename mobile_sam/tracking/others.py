@@ -103,7 +103,7 @@ def _lookalikes(
 def _around(mask: NDArray[np.bool_], taken: NDArray[np.bool_]) -> list[NDArray[np.float32]]:
     """Returns points beside an object, x, y, one in each of some directions, none in `taken`."""
     height, width = mask.shape
-    size = (width // _REDUCED, height // _REDUCED)
+    size = (max(1, width // _REDUCED), max(1, height // _REDUCED))
     own, others = (
         cv2.resize(each.astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) > 0
         for each in (mask, taken)

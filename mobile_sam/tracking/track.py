@@ -88,7 +88,10 @@ class Track:
         return times(self.motion, factor, self.template.centre)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Returns all of it as arrays by names, of which `from_arrays` makes the same track."""
+        """Returns all of it as arrays by names, of which `from_arrays` makes the same track.
+
+        They are copies: what is learnt later does not change them.
+        """
         parts = {"template": vars(self.template), "colours": vars(self.colours)}
         if self.memory is not None:
             parts["memory"] = {n: tensor.cpu().numpy() for n, tensor in vars(self.memory).items()}
@@ -96,13 +99,13 @@ class Track:
         values["logits"] = self.logits.numpy()
         for part, of_part in parts.items():
             values |= {f"{part}.{name}": value for name, value in of_part.items()}
-        return {name: np.asarray(value) for name, value in values.items() if value is not None}
+        return {name: np.array(value) for name, value in values.items() if value is not None}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Track:
-        """Returns the track that such arrays were made of."""
+        """Returns the track that such arrays were made of, which may be made of them again."""
         values: dict[str, Any] = {
-            name: array if array.ndim else array.item() for name, array in arrays.items()
+            name: array.copy() if array.ndim else array.item() for name, array in arrays.items()
         }
 
         def take(part: str) -> dict[str, Any]:

@@ -9,13 +9,12 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 
 @dataclass(frozen=True)
 class Batches:
-    """Positions in an endless row of samples, batch after batch; a `batch_sampler` for a
-    DataLoader.
+    """Positions in an endless row of samples, batch after batch; for `load`.
 
     Attributes:
         size: samples a batch.
@@ -49,21 +48,59 @@ def load(
     dataset: Dataset[Any],
     batches: Iterable[list[int]],
     workers: int,
-    collate: Callable[[Any], Any] | None = None,
+    collate: Callable[[Any], Any] = default_collate,
+    expected: tuple[type[Exception], ...] = (),
 ) -> Iterator[Any]:
     """Yields the batches of a dataset, made by so many processes; 0: by this one.
 
     The processes are begun afresh: one that is forked would wait for OpenCV's threads, which it
     does not have.
+
+    Raises:
+        Exception: one of those `expected`, of bad data, as the dataset raised it; all others with
+            the traceback of their process in what they say, as torch has it.
     """
     loader = DataLoader(
-        dataset,
-        batch_sampler=batches,
+        _WholeBatches(dataset, collate, expected),
+        batch_size=None,
+        sampler=batches,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_as_it_is,
         multiprocessing_context="spawn" if workers else None,
     )
-    return iter(loader)
+    return _raising(iter(loader))
+
+
+@dataclass(frozen=True)
+class _Failure:
+    error: Exception
+
+
+@dataclass(frozen=True)
+class _WholeBatches(Dataset[Any]):
+    """A dataset by lists of positions. What is expected to go wrong is a value: torch would raise
+    it in the other process with a traceback for a message."""
+
+    samples: Dataset[Any]
+    collate: Callable[[Any], Any]
+    expected: tuple[type[Exception], ...]
+
+    def __getitem__(self, positions: list[int]) -> Any:
+        try:
+            return self.collate([self.samples[position] for position in positions])
+        except self.expected as error:
+            return _Failure(error)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _raising(batches: Iterator[Any]) -> Iterator[Any]:
+    for batch in batches:
+        if isinstance(batch, _Failure):
+            raise batch.error
+        yield batch
 
 
 @lru_cache(maxsize=2)

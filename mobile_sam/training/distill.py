@@ -3,14 +3,16 @@
 Zhang et al. 2023 (MobileSAM, arXiv:2306.14289), section 3.2: mean squared error between the
 embeddings, no prompts, no masks. The teacher's decoder then fits the student as it is.
 
-    python -m mobile_sam.training.distill PICTURES EMBEDDINGS RUN --decoder-from WEIGHTS
+    python -m mobile_sam.training.distill PICTURES EMBEDDINGS RUN --steps 50000
     torchrun --nproc-per-node 8 -m mobile_sam.training.distill …
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,7 +29,8 @@ from mobile_sam.training.batches import Batches, index_at, load
 from mobile_sam.training.distributed import Group, join
 from mobile_sam.training.embeddings import EmbeddingStore, StoreError
 from mobile_sam.training.loop import LoopSettings, TrainingError, train
-from mobile_sam.training.options import add_loop_options, loop_settings
+from mobile_sam.training.options import add_loop_options, at_least, loop_settings
+from mobile_sam.training.teachers import load_decoder
 from mobile_sam.training.unlabelled import SquarePictures, list_pictures
 
 
@@ -36,21 +39,27 @@ class Lessons(Dataset[tuple[Tensor, Tensor]]):
     float16 (C, e, e)."""
 
     def __init__(self, source: Path, store: EmbeddingStore, image_size: int, seed: int = 0) -> None:
-        """Joins pictures and embeddings by the pictures' names, in an order of each epoch's own.
+        """Joins pictures and embeddings by the pictures' names, in an order of each epoch's own;
+        without those that the teacher could not read.
 
         Raises:
             PictureError: there are no pictures, or the store has one that is not among them.
         """
         files = {file.name: file for file in list_pictures(source)}
-        missing = [name for name in store.names if name not in files]
+        self._rows = [i for i, name in enumerate(store.names) if name not in store.unreadable]
+        names = [store.names[row] for row in self._rows]
+        missing = [name for name in names if name not in files]
         if missing:
             raise PictureError(f"{source}: has no {missing[0]}, of which there is an embedding")
-        self._pictures = SquarePictures([files[name] for name in store.names], image_size)
+        self._pictures = SquarePictures([files[name] for name in names], image_size)
         self._store, self._seed = store, seed
 
+    def __len__(self) -> int:
+        return len(self._rows)
+
     def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
-        index = index_at(position, len(self._store), self._seed)
-        return self._pictures[index], self._store[index]
+        index = index_at(position, len(self), self._seed)
+        return self._pictures[index], self._store[self._rows[index]]
 
 
 class Student(nn.Module):
@@ -101,12 +110,15 @@ def distill(
 
     Raises:
         TrainingError: see `loop.train`.
+        PictureError, StoreError, OSError: a picture or its embedding cannot be read.
     """
     module = Student(student)
+    run = {"batch": batch, "pictures": len(lessons), **dataclasses.asdict(student.config)}
 
     def batches(first: int) -> Iterator[tuple[Tensor, Tensor]]:
         order = Batches(batch, first, group.rank, group.size)
-        return load(lessons, order, workers)
+        expected = (PictureError, StoreError, OSError)
+        return load(lessons, order, workers, expected=expected)
 
     def with_encoder(encoder: nn.Module) -> Sam:
         student.image_encoder.load_state_dict(encoder.image_encoder.state_dict())  # type: ignore[union-attr]
@@ -117,7 +129,9 @@ def distill(
         state = {f"image_encoder.{k}": v for k, v in average.image_encoder.state_dict().items()}  # type: ignore[union-attr]
         save_safetensors(student, path, state={**student.state_dict(), **state})
 
-    return with_encoder(train(module, distillation_loss, batches, settings, directory, group, save))
+    return with_encoder(
+        train(module, distillation_loss, batches, settings, run, directory, group, save)
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -133,7 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--decoder-from",
         metavar="WEIGHTS",
-        help="weights of this package whose prompt encoder and mask decoder the student gets",
+        help="whose prompt encoder and mask decoder the student gets, in the forms of a teacher "
+        "(the store's teacher; with --start-from, those of its weights)",
     )
     parser.add_argument(
         "--config", type=Path, metavar="JSON", help="the student's sizes (MobileSAM's)"
@@ -142,16 +157,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--start-from", metavar="WEIGHTS", help="weights that the student starts from"
     )
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--batch", type=int, default=8, help="pictures a process (%(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="that read (%(default)s)")
+    parser.add_argument(
+        "--batch", type=at_least(1), default=8, help="pictures a process (%(default)s)"
+    )
+    parser.add_argument("--workers", type=at_least(0), default=2, help="that read (%(default)s)")
     add_loop_options(parser)
     options = parser.parse_args(arguments)
     group = None
     try:
         settings = loop_settings(options)
         torch.manual_seed(settings.seed)
-        student = _student(options)
         store = EmbeddingStore(options.embeddings)
+        student = _student(options, store)
         lessons = Lessons(options.pictures, store, student.config.image_size, settings.seed)
         group = join(options.device)
         distill(
@@ -174,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _student(options: argparse.Namespace) -> Sam:
+def _student(options: argparse.Namespace, store: EmbeddingStore) -> Sam:
     """Returns the model to train, with gradients for its image encoder alone."""
     if options.start_from:
         student = load_sam(options.start_from)
@@ -183,19 +200,34 @@ def _student(options: argparse.Namespace) -> Sam:
     else:
         student = Sam(SamConfig())
     if options.decoder_from:
-        teacher = load_sam(options.decoder_from)
-        for name in ("prompt_encoder", "mask_decoder"):
-            state = getattr(teacher, name).state_dict()
-            try:
-                getattr(student, name).load_state_dict(state)
-            except RuntimeError as error:
-                cause = str(error).split("\n")[1].strip()
-                raise WeightsError(
-                    f"{options.decoder_from}: {name} does not fit: {cause}"
-                ) from error
+        _give_decoder(student, options.decoder_from)
+    elif not options.start_from:
+        try:
+            _give_decoder(student, store.teacher)
+        except (WeightsError, OSError) as error:
+            raise WeightsError(
+                f"the decoder of {options.embeddings}'s teacher: {error}; give --decoder-from"
+            ) from error
     student.train().requires_grad_(False)
     student.image_encoder.requires_grad_(True)
     return student
+
+
+def _give_decoder(student: Sam, name: str) -> None:
+    """Loads the prompt encoder and mask decoder of a teacher.
+
+    Raises:
+        WeightsError: they cannot be had, or do not fit the student.
+    """
+    state = load_decoder(name)
+    for part in ("prompt_encoder", "mask_decoder"):
+        of_part = {n.removeprefix(f"{part}."): t for n, t in state.items() if n.startswith(part)}
+        try:
+            getattr(student, part).load_state_dict(of_part)
+        except RuntimeError as error:
+            _, _, cause = str(error).partition("\n")
+            cause = textwrap.shorten(cause, 200, placeholder=" …")
+            raise WeightsError(f"{name}: {part} does not fit: {cause}") from error
 
 
 if __name__ == "__main__":

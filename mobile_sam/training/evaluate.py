@@ -31,12 +31,15 @@ from mobile_sam.training.examples import (
     first_examples,
     open_examples,
 )
+from mobile_sam.training.options import at_least
 from mobile_sam.training.samples import jittered
 
 # Training on scenes has other first numbers.
 _HELD_OUT = 0x5EED
 _CLICKS = (1, 3, 5)
 _DISTANCES = (100, 200, 300, 400, 500)
+_DIRECTIONS = 32  # that are tried for each
+_SCENES = 200
 _SIZES = ((0, 300), (300, 2000), (2000, None))  # pixels
 
 
@@ -130,23 +133,21 @@ def compare(
     """Measures the IoU with the masks of other weights for the same prompts.
 
     As MobileSAM's paper compares with SAM (Zhang et al. 2023, arXiv:2306.14289, section 5): a
-    point on the object, and a point that is not on it 100 to 500 pixels away; and with the box.
-    Nothing has to be labelled but one point or box an object.
+    point on the object, and a point that is not on it 100 to 500 pixels away, where there is one;
+    and with the box. Nothing has to be labelled but one point or box an object.
     """
     rng = np.random.default_rng(seed)
     rows: list[dict[str, float]] = []
     areas, origins = [], []
     for number, example in enumerate(examples):
         embeddings = [p.encode(example.image) for p in (predictor, other)]
-        height, width = example.image.shape[:2]
         for index, mask in enumerate(example.masks):
             prompts = {"box": Prompt(box=tight_box(mask))}
+            point = inner_points(mask, 1)[0]
             for distance in _DISTANCES:
-                point = inner_points(mask, 1)[0]
-                angle = rng.uniform(0, 2 * np.pi)
-                away = point + distance * np.array([np.cos(angle), np.sin(angle)])
-                if 0 <= away[0] < width and 0 <= away[1] < height:
-                    points = np.array([point, away], np.float32)
+                beside = _beside(mask, point, distance, rng)
+                if beside is not None:
+                    points = np.array([point, beside], np.float32)
                     prompts[f"points {distance} px apart"] = Prompt(points=points, labels=[1, 0])  # type: ignore[arg-type]
             found, wanted = (
                 p.decode(e, list(prompts.values()), multimask=False).masks
@@ -157,6 +158,21 @@ def compare(
             areas.append(int(wanted[0].sum()))
             origins.append((number, index))
     return _result(rows, areas, origins)
+
+
+def _beside(
+    mask: NDArray[np.bool_], point: NDArray[np.float32], distance: float, rng: np.random.Generator
+) -> NDArray[np.float64] | None:
+    """Returns a pixel of the picture so far from a point and not on the object; None if there is
+    none in some random directions."""
+    height, width = mask.shape
+    angles = rng.uniform(0, 2 * np.pi, _DIRECTIONS)
+    places = np.round(point + distance * np.stack([np.cos(angles), np.sin(angles)], axis=1))
+    for place in places:
+        x, y = place.astype(int)
+        if 0 <= x < width and 0 <= y < height and not mask[y, x]:
+            return place
+    return None
 
 
 def _result(
@@ -220,31 +236,52 @@ def plot(result: Result, path: Path) -> None:
 
 
 def pictures(
-    predictor: Predictor, get: Callable[[int], Example], result: Result, path: Path, each: int = 4
+    predictor: Predictor,
+    get: Callable[[int], Example],
+    result: Result,
+    path: Path,
+    other: Predictor | None = None,
+    each: int = 4,
 ) -> None:
     """Draws the worst, the median and the best masks with a box, a row each.
 
-    The object's own outline is green, the found mask red, the box blue.
+    The found mask is red, what it is measured by outlined in green (the object, or the mask of
+    the other weights), the box blue. The number is the IoU of the two.
+
+    Raises:
+        OSError: the file cannot be written.
     """
+
+    def tile(row: np.intp) -> NDArray[np.uint8]:
+        number, index = result.origins[row]
+        return _tile(predictor, other, get(number), index, float(result.iou["box"][row]))
+
     order = np.argsort(result.iou["box"], kind="stable")
     middle = len(order) // 2
     rows = (order[:each], order[max(middle - each // 2, 0) :][:each], order[::-1][:each])
     drawn = []
     for row in rows:
-        tiles = [_tile(predictor, get(result.origins[i][0]), result.origins[i][1]) for i in row]
+        tiles = [tile(i) for i in row]
         tiles += [np.full_like(tiles[0], 255)] * (each - len(tiles))
         drawn.append(np.concatenate(tiles, axis=1))
-    cv2.imwrite(str(path), np.concatenate(drawn)[..., ::-1])
+    if not cv2.imwrite(str(path), np.concatenate(drawn)[..., ::-1]):
+        raise OSError(f"{path}: cannot be written")
 
 
 _TILE = 256
 
 
-def _tile(predictor: Predictor, example: Example, index: int) -> NDArray[np.uint8]:
-    wanted = example.masks[index]
-    box = tight_box(wanted)
-    embedding = predictor.encode(example.image)
-    mask = predictor.decode(embedding, [Prompt(box=box)], multimask=False).masks[0]
+def _tile(
+    predictor: Predictor, other: Predictor | None, example: Example, index: int, iou: float
+) -> NDArray[np.uint8]:
+    box = tight_box(example.masks[index])
+
+    def found_by(weights: Predictor) -> NDArray[np.bool_]:
+        embedding = weights.encode(example.image)
+        return weights.decode(embedding, [Prompt(box=box)], multimask=False).masks[0]
+
+    mask = found_by(predictor)
+    wanted = example.masks[index] if other is None else found_by(other)
     scale = _TILE / max(wanted.shape)
     size = (round(wanted.shape[1] * scale), round(wanted.shape[0] * scale))
     image = cv2.resize(example.image, size, interpolation=cv2.INTER_AREA)
@@ -255,8 +292,7 @@ def _tile(predictor: Predictor, example: Example, index: int) -> NDArray[np.uint
     cv2.drawContours(image, outlines, -1, (0, 255, 0), 1)
     x0, y0, x1, y1 = (int(value) for value in box * scale)
     cv2.rectangle(image, (x0, y0), (x1, y1), (80, 120, 255), 1)
-    text = f"{float(mask_iou(mask, wanted)):.2f}"
-    cv2.putText(image, text, (4, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (255, 255, 255), 1)
+    cv2.putText(image, f"{iou:.2f}", (4, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (255, 255, 255), 1)
     canvas = np.full((_TILE, _TILE, 3), 255, np.uint8)
     canvas[: image.shape[0], : image.shape[1]] = image
     return canvas
@@ -274,8 +310,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default="scenes",
         help=f"{EXAMPLES_FORMS} (%(default)s)",
     )
-    parser.add_argument("--scenes", type=int, default=200, help="pictures at most (%(default)s)")
-    parser.add_argument("--side", type=int, default=256, help="of scenes, pixels (%(default)s)")
+    parser.add_argument(
+        "--scenes",
+        type=at_least(1),
+        help=f"pictures at most (all; of scenes, which never end, {_SCENES})",
+    )
+    parser.add_argument(
+        "--side", type=at_least(1), default=256, help="of scenes, pixels (%(default)s)"
+    )
     parser.add_argument(
         "--against", metavar="WEIGHTS", help="compare with the masks of these weights instead"
     )
@@ -287,24 +329,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         examples = open_examples(options.data, (_HELD_OUT,), (options.side, options.side))
         predictor = Predictor.from_weights(options.weights, options.device)
+        other = Predictor.from_weights(options.against, options.device) if options.against else None
+        most = options.scenes or examples.count or _SCENES
         chosen = tqdm(
-            first_examples(examples, options.scenes),
-            total=min(options.scenes, examples.count or options.scenes),
+            first_examples(examples, most),
+            total=min(most, examples.count or most),
             unit="picture",
             disable=None,
         )
-        if options.against:
-            other = Predictor.from_weights(options.against, options.device)
-            result = compare(predictor, other, chosen)
-        else:
-            result = evaluate(predictor, chosen)
+        result = evaluate(predictor, chosen) if other is None else compare(predictor, other, chosen)
         if not len(result.areas):
             raise ExamplesError(f"{options.data}: has no objects")
         against = f", against {options.against}" if options.against else ""
-        print(f"Mean IoU of {options.weights} on {options.data}{against}, by size:\n")
+        measured = len({number for number, _ in result.origins})
+        print(
+            f"Mean IoU of {options.weights} on {measured} pictures of {options.data}{against}, "
+            "by size:\n"
+        )
         print(table(result))
         if options.output:
-            _write(options.output, predictor, examples.get, result)
+            _write(options.output, predictor, examples.get, result, other)
     except (WeightsError, ExamplesError, ValueError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
@@ -312,14 +356,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(
-    directory: Path, predictor: Predictor, get: Callable[[int], Example], result: Result
+    directory: Path,
+    predictor: Predictor,
+    get: Callable[[int], Example],
+    result: Result,
+    other: Predictor | None,
 ) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "table.md").write_text(table(result) + "\n")
-    numbers = {name: [round(v, 4) for v in iou.tolist()] for name, iou in result.iou.items()}
+    numbers = {
+        # JSON has no NaN.
+        name: [round(value, 4) if np.isfinite(value) else None for value in iou.tolist()]
+        for name, iou in result.iou.items()
+    }
     content = {"areas": result.areas.tolist(), "origins": result.origins, "iou": numbers}
-    (directory / "iou.json").write_text(json.dumps(content))
-    pictures(predictor, get, result, directory / "pictures.png")
+    (directory / "iou.json").write_text(json.dumps(content, allow_nan=False))
+    pictures(predictor, get, result, directory / "pictures.png", other)
     plot(result, directory / "plot.png")
 
 

@@ -94,14 +94,18 @@ class CocoExamples:
     """Images with annotations in COCO's form: polygons, or run lengths of either kind."""
 
     def __init__(self, path: Path, images: Path) -> None:
-        """Reads the file; images are read when they are asked for.
+        """Reads the file; images are read when they are asked for, but must be there.
 
         Raises:
-            ExamplesError: not COCO JSON, or none of its images has an object.
+            ExamplesError: not COCO JSON, none of its images has an object, or one that has some is
+                missing.
         """
         self._path, self._images = path, images
         try:
             content = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise ExamplesError(f"{path}: not a JSON file that can be read: {error}") from error
+        try:
             files = {image["id"]: image for image in content["images"]}
             by_image: dict[Any, list[dict]] = {}
             for annotation in content["annotations"]:
@@ -112,13 +116,18 @@ class CocoExamples:
                 raise ExamplesError(
                     f"{path}: an annotation is of image {unknown}, which is not there"
                 )
-            self._rows = [(files[i]["file_name"], by_image[i]) for i in files if i in by_image]
-        except (OSError, ValueError) as error:
-            raise ExamplesError(f"{path}: not a JSON file that can be read: {error}") from error
+            self._rows = [(files[i], by_image[i]) for i in files if i in by_image]
+            paths = [images / image["file_name"] for image, _ in self._rows]
         except (KeyError, TypeError, AttributeError) as error:
             raise ExamplesError(f"{path}: not in COCO's form: {error!r}") from error
         if not self._rows:
             raise ExamplesError(f"{path}: has no image with an object")
+        missing = [file for file in paths if not file.is_file()]
+        if missing:
+            raise ExamplesError(
+                f"{missing[0]}: no such file; {path} has objects in {len(paths)} images, of which "
+                f"{len(missing)} are missing"
+            )
         self.count: int | None = len(self._rows)
 
     def get(self, number: int) -> Example:
@@ -127,8 +136,8 @@ class CocoExamples:
         Raises:
             ExamplesError: the image or one of its annotations cannot be read.
         """
-        name, annotations = self._rows[number]
-        image = _read_image(self._images / name)
+        record, annotations = self._rows[number]
+        image = self._read(record)
         masks = []
         for annotation in annotations:
             try:
@@ -139,7 +148,23 @@ class CocoExamples:
                 ) from error
             if mask.any():
                 masks.append(mask)
-        return Example(name, image, tuple(masks))
+        return Example(record["file_name"], image, tuple(masks))
+
+    def _read(self, record: dict) -> NDArray[np.uint8]:
+        """Returns an image in the size that it had when it was annotated: with or without the
+        orientation that a camera notes (EXIF)."""
+        path = self._images / record["file_name"]
+        image = _read_image(path)
+        declared = record.get("height"), record.get("width")
+        if None in declared or declared == image.shape[:2]:
+            return image
+        as_stored = _read_image(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        if declared == as_stored.shape[:2]:
+            return as_stored
+        raise ExamplesError(
+            f"{path}: is {image.shape[1]}x{image.shape[0]} pixels, not {declared[1]}x{declared[0]} "
+            f"as {self._path} says"
+        )
 
 
 class LabelExamples:
@@ -237,8 +262,11 @@ def _photographs(source: Path) -> tuple[NDArray[np.uint8], ...]:
     return tuple(photographs)
 
 
-def _read_image(path: Path) -> NDArray[np.uint8]:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
+def _read_image(path: Path, flags: int = cv2.IMREAD_COLOR) -> NDArray[np.uint8]:
+    try:
+        image = cv2.imread(str(path), flags) if path.is_file() else None
+    except cv2.error:  # as where the header has too many pixels
+        image = None
     if image is None:
         raise ExamplesError(f"{path}: not an image that can be read")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)

@@ -32,7 +32,8 @@ from mobile_sam.training.embeddings import embed
 from mobile_sam.training.evaluate import evaluate
 from mobile_sam.training.examples import LabelExamples, SceneExamples, first_examples
 from mobile_sam.training.finetune import finetune
-from mobile_sam.training.loop import LoopSettings
+from mobile_sam.training.loop import LoopSettings, TrainingError
+from mobile_sam.training.options import at_least
 from mobile_sam.training.teachers import load_teacher
 from mobile_sam.training.unlabelled import list_pictures
 
@@ -161,8 +162,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("directory", type=Path, metavar="RUN", help="emptied first")
     parser.add_argument("--teacher", default="demo", help="name or path (%(default)s)")
     parser.add_argument("--minutes", type=float, default=10, help="for each way (%(default)s)")
-    parser.add_argument("--scenes", type=int, default=1500, help="to learn from (%(default)s)")
-    parser.add_argument("--held-out", type=int, default=100, help="scenes (%(default)s)")
+    parser.add_argument(
+        "--scenes", type=at_least(1), default=1500, help="to learn from (%(default)s)"
+    )
+    parser.add_argument("--held-out", type=at_least(1), default=100, help="scenes (%(default)s)")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args(arguments)
     try:
@@ -175,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.held_out,
             group,
         )
-    except (WeightsError, ValueError, OSError) as error:
+    except (WeightsError, TrainingError, ValueError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     print(result)

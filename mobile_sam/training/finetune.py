@@ -35,15 +35,17 @@ from mobile_sam.training.examples import (
     Example,
     Examples,
     ExamplesError,
+    SceneExamples,
     first_examples,
     open_examples,
 )
 from mobile_sam.training.loop import LoopSettings, TrainingError, train
 from mobile_sam.training.losses import sam_loss
-from mobile_sam.training.options import add_loop_options, loop_settings
+from mobile_sam.training.options import add_loop_options, at_least, loop_settings
 from mobile_sam.training.samples import PromptSamples, Samples, collate
 
 _LANDSCAPE = 0.4  # of the scenes
+_AFFINITY = 0.5  # where all pixels are labelled
 _SHOWN = 6
 _SHOWN_WIDTH = 320
 
@@ -133,7 +135,7 @@ def finetune(
 
     def batches(first: int) -> Iterator[Samples]:
         order = Batches(pictures, first, group.rank, group.size)
-        return load(samples, order, workers, collate)
+        return load(samples, order, workers, collate, expected=(ExamplesError, OSError))
 
     def save(average: nn.Module, path: Path) -> None:
         save_safetensors(average.sam, path)  # type: ignore[arg-type]
@@ -144,9 +146,22 @@ def finetune(
     def loss(model: nn.Module, batch: Samples) -> dict[str, Tensor]:
         return model(batch)
 
-    average = train(module, loss, batches, settings, directory, group, save, show)
+    run = {
+        "pictures": pictures,
+        "prompts": prompts,
+        "clicks": clicks,
+        "affinity": affinity_weight,
+        "trained": [name for name, part in sam.named_children() if _is_trained(part)],
+        "examples": [source.count for source in sources],
+        **dataclasses.asdict(sam.config),
+    }
+    average = train(module, loss, batches, settings, run, directory, group, save, show)
     sam.load_state_dict(average.sam.state_dict())  # type: ignore[union-attr]
     return sam
+
+
+def _is_trained(part: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in part.parameters())
 
 
 def _draw(sam: Sam, examples: Sequence[Example], path: Path) -> None:
@@ -164,7 +179,8 @@ def _draw(sam: Sam, examples: Sequence[Example], path: Path) -> None:
     sam.train(was_training)
     height = max(tile.shape[0] for tile in tiles)
     padded = [np.pad(t, ((0, height - t.shape[0]), (0, 0), (0, 0))) for t in tiles]
-    cv2.imwrite(str(path), np.concatenate(padded, axis=1)[..., ::-1])
+    if not cv2.imwrite(str(path), np.concatenate(padded, axis=1)[..., ::-1]):
+        raise OSError("OpenCV cannot write it")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -186,12 +202,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--image-size", type=int, metavar="PIXELS", help="side of its input, if not as it was"
     )
     parser.add_argument("--train", choices=("both", "encoder", "decoder"), default="both")
-    parser.add_argument("--pictures", type=int, default=3, help="a batch (%(default)s)")
-    parser.add_argument("--prompts", type=int, default=5, help="a picture (%(default)s)")
-    parser.add_argument("--clicks", type=int, default=0, help="that correct (%(default)s)")
-    parser.add_argument("--affinity", type=float, default=0.5, help="its weight (%(default)s)")
+    parser.add_argument("--pictures", type=at_least(1), default=3, help="a batch (%(default)s)")
+    parser.add_argument("--prompts", type=at_least(1), default=5, help="a picture (%(default)s)")
+    parser.add_argument("--clicks", type=at_least(0), default=0, help="that correct (%(default)s)")
+    parser.add_argument(
+        "--affinity",
+        type=float,
+        metavar="WEIGHT",
+        help=f"of what tells all pixels of a picture apart ({_AFFINITY} if all data are scenes; "
+        "else 0, as pixels without a label may be other objects)",
+    )
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--workers", type=int, default=1, help="that make samples (%(default)s)")
+    parser.add_argument(
+        "--workers", type=at_least(0), default=1, help="that make samples (%(default)s)"
+    )
     add_loop_options(parser)
     options = parser.parse_args(arguments)
     group = None
@@ -221,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.pictures,
             options.prompts,
             options.clicks,
-            options.affinity if options.train != "decoder" else 0.0,
+            _affinity_weight(options, sources),
             options.workers,
         )
         if group.is_first:
@@ -244,6 +268,18 @@ def resized(sam: Sam, image_size: int) -> Sam:
     other = Sam(dataclasses.replace(sam.config, image_size=image_size))
     other.load_state_dict(sam.state_dict())
     return other
+
+
+def _affinity_weight(options: argparse.Namespace, sources: Sequence[Examples]) -> float:
+    """Returns the weight of the affinities in the loss: what was asked for, or what fits the data.
+
+    An encoder that is not trained has nothing to learn from them.
+    """
+    if options.train == "decoder":
+        return 0.0
+    if options.affinity is not None:
+        return options.affinity
+    return _AFFINITY if all(isinstance(source, SceneExamples) for source in sources) else 0.0
 
 
 def _choose(sam: Sam, what: str) -> None:

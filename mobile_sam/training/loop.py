@@ -2,15 +2,16 @@
 
 A directory holds what a run leaves: `state.pt` (everything to go on with), `weights.safetensors`
 (the average of the weights, to use), `shown.png` and TensorBoard's events. Files are written whole
-or not at all; a full disk costs the last minutes, not the run.
+or not at all; a full disk costs the last minutes and the curves, not the run.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +23,23 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from mobile_sam.training.curves import Curves
 from mobile_sam.training.distributed import Group
+from mobile_sam.training.files import write_whole
 
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_RANGES = (
+    ("steps", 1, math.inf),
+    ("rate", 0, math.inf),
+    ("warmup", 0, math.inf),
+    ("weight_decay", 0, math.inf),
+    ("accumulate", 1, math.inf),
+    ("average", 0, 1),
+    ("clip", 0, math.inf),
+    ("seed", 0, math.inf),
+    ("freeze_after", 0, math.inf),
+    ("save_seconds", 0, math.inf),
+)
 _BAD_IN_A_ROW = 20
 _SMOOTHING = 0.02
 _STATE = "state.pt"
@@ -72,9 +87,12 @@ class LoopSettings:
             raise ValueError(f"precision {self.precision!r} is none of {', '.join(_PRECISIONS)}")
         if self.optimizer not in ("adamw", "muon"):
             raise ValueError(f"optimizer {self.optimizer!r} is neither adamw nor muon")
-        for name, least in (("steps", 1), ("warmup", 0), ("accumulate", 1), ("rate", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}, the least is {least}")
+        for name, least, most in _RANGES:
+            value = getattr(self, name)
+            if not value >= least:
+                raise ValueError(f"{name} is {value}, the least is {least}")
+            if value > most:
+                raise ValueError(f"{name} is {value}, the most is {most}")
 
 
 def learning_rate(step: int, settings: LoopSettings) -> float:
@@ -120,6 +138,7 @@ def train(
     loss: Callable[[nn.Module, Any], dict[str, Tensor]],
     batches: Callable[[int], Iterable[Any]],
     settings: LoopSettings,
+    run: Mapping[str, object],
     directory: Path,
     group: Group,
     save_weights: Callable[[nn.Module, Path], None],
@@ -133,6 +152,7 @@ def train(
         batches: yields the batches of this process from the given one on, counted over all
             processes and without end.
         settings: the same for all that go on with one run.
+        run: what else has to be the same for that, by name: numbers and text, or lists of them.
         directory: of the run.
         group: the processes.
         save_weights: writes a model to a file.
@@ -142,7 +162,8 @@ def train(
         The average of the weights over the last steps.
 
     Raises:
-        TrainingError: the directory holds another run, or the loss is not finite any more.
+        TrainingError: the directory holds another run or a damaged one, or the loss is not finite
+            any more.
     """
     torch.manual_seed(settings.seed)
     directory.mkdir(parents=True, exist_ok=True)
@@ -152,9 +173,11 @@ def train(
     optimizer = make_optimizer(model, settings)
     scaler = torch.amp.GradScaler(group.device.type, enabled=settings.precision == "fp16")
     parts = {"model": model, "average": average, "optimizer": optimizer, "scaler": scaler}
-    step = _resume(directory / _STATE, parts, settings, group.device)
+    same = {**vars(settings), "processes": group.size, **run}
+    del same["save_seconds"]  # says nothing about what is learnt
+    step = _resume(directory / _STATE, parts, same, group.device)
     wrapped = group.wrap(model)
-    curves = _curves(directory, step) if group.is_first else None
+    curves = Curves(directory, step) if group.is_first else None
     first = step * settings.accumulate * group.size
     stream = iter(batches(first)) if step < settings.steps else iter(())
     bar = tqdm(
@@ -171,7 +194,7 @@ def train(
         if not group.is_first:
             return
         state = {name: part.state_dict() for name, part in parts.items()}  # type: ignore[attr-defined]
-        state |= {"step": step, "settings": vars(settings)}
+        state |= {"step": step, "run": same}
         _write(directory / _STATE, lambda path: torch.save(state, path))
         _write(directory / WEIGHTS_FILE, lambda path: save_weights(average.module, path))
         if show is not None:
@@ -182,12 +205,17 @@ def train(
             parameters["lr"] = learning_rate(step, settings)
         if step >= settings.freeze_after * settings.steps:
             freeze_statistics(model)
+        buffers = [buffer.clone() for buffer in model.buffers()]
         values = _gradients(wrapped, loss, stream, settings, group, scaler)
         scaler.unscale_(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         is_good = bool(torch.isfinite(norm))
-        if is_good or scaler.is_enabled():
-            scaler.step(optimizer)  # does nothing of its own accord where fp16 overflowed
+        if is_good:
+            scaler.step(optimizer)
+            average.update_parameters(model)
+        else:  # batch norms have seen what is not finite: as if it had not been
+            for buffer, before in zip(model.buffers(), buffers, strict=True):
+                buffer.copy_(before)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
         bad = 0 if is_good else bad + 1
@@ -196,12 +224,12 @@ def train(
                 f"step {step}: the gradient has not been finite for {bad} steps; a lower rate than "
                 f"{settings.rate:g} may help"
             )
-        average.update_parameters(model)
         step += 1
         for name, value in values.items():
-            shown[name] = shown.get(name, value) * (1 - _SMOOTHING) + value * _SMOOTHING
-            if curves is not None:
-                curves.add_scalar(name, value, step)
+            if math.isfinite(value):  # else nothing but that would be shown from here on
+                shown[name] = shown.get(name, value) * (1 - _SMOOTHING) + value * _SMOOTHING
+        if curves is not None:
+            curves.add(values, step)
         bar.set_postfix_str(" ".join(f"{k} {v:.4f}" for k, v in shown.items()), refresh=False)
         bar.update()
         if time.monotonic() - saved_at > settings.save_seconds:
@@ -222,9 +250,10 @@ def _gradients(
     group: Group,
     scaler: torch.amp.GradScaler,
 ) -> dict[str, float]:
-    """Adds up the gradients of one step; returns the mean of each value."""
+    """Adds up the gradients of one step; returns the mean of each value over the batches that have
+    it."""
     dtype = _PRECISIONS[settings.precision]
-    sums: dict[str, Tensor] = {}
+    found: dict[str, list[float]] = {}
     for part in range(settings.accumulate):
         is_last = part == settings.accumulate - 1
         # Gradients are exchanged once a step.
@@ -234,44 +263,48 @@ def _gradients(
                 values = loss(model, next(stream))
             scaler.scale(values["loss"] / settings.accumulate).backward()
         for name, value in values.items():
-            sums[name] = sums.get(name, torch.zeros(())) + value.detach().float().cpu()
-    return {name: float(value) / settings.accumulate for name, value in sums.items()}
+            found.setdefault(name, []).append(float(value.detach()))
+    return {name: sum(each) / len(each) for name, each in found.items()}
 
 
-def _resume(path: Path, parts: dict[str, Any], settings: LoopSettings, device: torch.device) -> int:
+def _resume(
+    path: Path, parts: dict[str, Any], same: Mapping[str, object], device: torch.device
+) -> int:
     """Loads what a run left, and returns the number of its steps."""
     if not path.is_file():
         return 0
-    state = torch.load(path, map_location=device, weights_only=True)
-    for name, value in vars(settings).items():
-        found = state["settings"].get(name)
-        if name != "save_seconds" and found != value:
-            raise TrainingError(
-                f"{path}: is of a run with {name} {found!r}, not {value!r}; choose another "
-                "directory, or remove this one"
-            )
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    return state["step"]
-
-
-def _write(path: Path, write: Callable[[Path], None]) -> None:
-    """Writes a file whole or not at all; a disk that is full is said, and the run goes on."""
-    partial = path.with_name(f"partial-{path.name}")
     try:
-        write(partial)
-        partial.replace(path)
+        state = torch.load(path, map_location=device, weights_only=True)
+        # Versions before this one kept the settings alone.
+        found = state["run"] if "run" in state else {**same, **state["settings"]}
+    except Exception as error:  # damaged bytes bring an unpickler to raise anything
+        raise TrainingError(
+            f"{path}: cannot be read: {_in_short(error)}; if it is damaged, remove it to begin anew"
+        ) from error
+    for name, value in same.items():
+        if found.get(name) != value:
+            raise TrainingError(
+                f"{path}: is of a run with {name} {found.get(name)!r}, not {value!r}; choose "
+                "another directory, or remove this one"
+            )
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        return state["step"]
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TrainingError(
+            f"{path}: does not fit this run: {_in_short(error)}; choose another directory, or "
+            "remove this one"
+        ) from error
+
+
+def _in_short(error: Exception) -> str:
+    return textwrap.shorten(str(error), 200, placeholder=" …") or type(error).__name__
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    """Writes a file whole or not at all; a disk that is full is said, and the run goes on."""
+    try:
+        write_whole(path, write)
     except (OSError, RuntimeError) as error:  # torch.save says RuntimeError
         tqdm.write(f"cannot write {path}: {error}; the training goes on", file=sys.stderr)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _curves(directory: Path, step: int) -> Any:
-    """Returns a writer of TensorBoard's events, or None where it is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        tqdm.write("no curves: pip install tensorboard", file=sys.stderr)
-        return None
-    return SummaryWriter(str(directory), purge_step=step + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 
 from mobile_sam.training.loop import LoopSettings
 
@@ -21,6 +22,21 @@ _HELP = {
     "freeze_after": "share of the steps after which batch norms keep their statistics",
     "save_seconds": "between two savings",
 }
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Returns an argparse type: whole numbers from `least` on."""
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is less than {least}")
+        return value
+
+    return number
 
 
 def add_loop_options(parser: argparse.ArgumentParser) -> None:

@@ -46,7 +46,10 @@ class PictureFile:
         with self.path.open("rb") as file:
             file.seek(self.offset)
             data = np.frombuffer(file.read(self.size), np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+        try:
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+        except cv2.error:  # as where the header has too many pixels
+            image = None
         if image is None:
             raise PictureError(f"{self.path}: {self.name} is not an image that can be read")
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)

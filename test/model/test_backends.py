@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, Thread
 
@@ -197,6 +200,66 @@ def test_what_was_compiled_before_serves_the_first_picture(
     assert torch.equal(predictor.encode(image).features, wanted)
 
 
+def test_a_cache_of_another_user_is_used_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who may read it and not write in it; what cannot be read is said."""
+    pytest.importorskip("openvino")
+    from mobile_sam.backends.openvino_models import Recipe
+
+    def refuse(*arguments: object, **named: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setenv("MOBILE_SAM_CACHE", str(tmp_path))
+    module, example = torch.nn.Linear(3, 2), torch.rand(1, 3)
+    recipe = Recipe("linear", SMALL, module, [(1, 3)], "fp32")
+    assert recipe.read() is None
+    before = os.umask(0o027)
+    try:
+        recipe.compile(module, (example,))
+    finally:
+        os.umask(before)
+    (file,) = (tmp_path / "openvino").iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    monkeypatch.setattr(os, "utime", refuse)
+    model = recipe.read()
+    assert model is not None and not caplog.records
+    np.testing.assert_allclose(model([example.numpy()])[0], module(example).detach(), atol=1e-6)
+    monkeypatch.setattr(Path, "open", refuse)
+    assert recipe.read() is None
+    assert [r.getMessage() for r in caplog.records] == [f"{file}: compiled anew: Permission denied"]
+
+
+@pytest.mark.parametrize("backend", ["openvino", "auto"])
+def test_a_compilation_that_fails_is_an_error_if_it_was_asked_for(
+    conversions: list[object],
+    tiny: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    backend: str,
+) -> None:
+    """Each time; else PyTorch goes on, and that is said once."""
+    import openvino
+
+    def fail(*arguments: object, **named: object) -> None:
+        raise RuntimeError("no such operation\nin a graph")
+
+    monkeypatch.setattr(openvino, "convert_model", fail)
+    predictor = Predictor.from_weights(str(tiny), "cpu", backend)
+    image = scenes((144, 256))[0].image
+    for _ in range(2):
+        predictor.encode(image)
+    for attempt in (lambda: predictor.prepare((144, 256)), lambda: predictor.encode(image)) * 2:
+        if backend == "openvino":
+            with pytest.raises(RuntimeError, match="no such operation"):
+                attempt()
+        else:
+            attempt()
+    assert [record.getMessage() for record in caplog.records] == [
+        "OpenVINO cannot compile for pictures of 256 x 144, so PyTorch runs them: no such operation"
+    ] * (backend == "auto")
+
+
 def test_without_a_place_to_keep_it_it_is_compiled_all_the_same(
     conversions: list[object],
     tiny: Path,
@@ -268,6 +331,24 @@ def test_pictures_are_encoded_while_another_thread_prepares(
     for features in before:
         torch.testing.assert_close(features, after, atol=1e-4, rtol=0)
     assert not torch.equal(before[0], after)  # another one runs it now
+
+
+def test_threads_have_their_own_results_from_one_predictor(predictor: Predictor) -> None:
+    def result(example: Example) -> tuple[torch.Tensor, torch.Tensor]:
+        embedding = predictor.encode(example.image)
+        prompts = [Prompt(box=tight_box(mask)) for mask in example.masks]
+        return embedding.features, predictor.logits(embedding, prompts)[0]
+
+    two = scenes((192, 256))[:2]
+    alone = [result(example) for example in two]
+
+    def often(number: int) -> None:
+        for _ in range(4):
+            for found, wanted in zip(result(two[number]), alone[number], strict=True):
+                torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(often, range(2)))
 
 
 def test_many_objects_are_decoded_in_parts_alike(sam: Sam) -> None:
@@ -342,7 +423,7 @@ def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, f"mobile_sam.backends.{module}")
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert type(load_backend("demo", "cpu")).__name__ == "TorchSam"
-    with pytest.raises(ValueError, match=r"'openvino' cannot be used.*mobile_sam\[openvino\]"):
+    with pytest.raises(ValueError, match="'openvino' cannot be used.*: pip install openvino$"):
         load_backend("demo", "cpu", "openvino")
 
 

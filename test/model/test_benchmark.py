@@ -49,6 +49,36 @@ def test_the_fastest_way_with_right_masks_is_recommended(
     assert len({line.count("|") for line in lines}) == 1
 
 
+@pytest.mark.parametrize(
+    ("agreement", "printed"),
+    [
+        (
+            0.9,
+            "Take --backend torch --device cpu --precision fp32 --encode-padding; for the node:\n"
+            "ros2 launch mobile_sam_ros sam.launch.py weights:=demo backend:=torch device:=cpu "
+            "precision:=fp32 encode_padding:=true\n",
+        ),
+        (
+            0.99,
+            "Take --backend openvino --device cpu --precision fp32; for the node:\n"
+            "ros2 launch mobile_sam_ros sam.launch.py weights:=demo backend:=openvino device:=cpu "
+            "precision:=fp32\n",
+        ),
+    ],
+)
+def test_all_of_the_settings_are_printed(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    agreement: float,
+    printed: str,
+) -> None:
+    """The padding as well, where masks are wrong without it."""
+    results = [result(REFERENCE, 90.0, 1.0), result(FAST, 40.0, agreement)]
+    monkeypatch.setattr("mobile_sam.benchmark.measure", lambda *arguments: results)
+    assert cli.main(["benchmark", "--weights", "demo"]) == 0
+    assert capsys.readouterr().out.endswith(printed)
+
+
 def test_runs_are_measured_in_turn() -> None:
     calls: list[str] = []
     medians = interleaved_medians(
@@ -81,7 +111,10 @@ def test_the_command_prints_a_table_and_settings(capsys: pytest.CaptureFixture[s
     assert len(rows) >= 3 and rows[0] == ("torch", "1.000")
     assert all(float(agreement) > 0.9 for _, agreement in rows)
     assert re.search(
-        r"sam\.launch\.py weights:=demo backend:=\w+ device:=cpu precision:=\w+$", printed, re.M
+        r"sam\.launch\.py weights:=demo backend:=\w+ device:=cpu precision:=\w+"
+        r"( encode_padding:=true)?$",
+        printed,
+        re.M,
     )
 
 

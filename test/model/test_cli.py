@@ -11,8 +11,10 @@ import pytest
 from small_model import SMALL
 
 from mobile_sam.checkpoints import save_safetensors
-from mobile_sam.cli import main
+from mobile_sam.cli import main, segment
+from mobile_sam.cli.errors import UserError
 from mobile_sam.modeling import Sam
+from mobile_sam.pictures import Picture
 from mobile_sam.scenes import MovingScene
 from mobile_sam.segments import tight_box
 from mobile_sam.training.evaluate import mask_iou
@@ -82,6 +84,58 @@ def test_a_folder_with_a_damaged_image(tmp_path: Path, capsys: pytest.CaptureFix
     content = json.loads((output / "segments.json").read_text())
     assert [image["file_name"] for image in content["images"]] == ["2.png", "10.png"]
     assert len({a["image_id"] for a in content["annotations"]}) == 2
+
+
+def quick(folder: Path) -> list[str]:
+    """Options for one object in each picture, no matter which."""
+    save_safetensors(Sam(SMALL), folder / "small.safetensors")
+    model = ["--weights", str(folder / "small.safetensors"), "--backend", "torch"]
+    return ["--point", "100,100", "--device", "cpu", *model]
+
+
+def test_pictures_that_differ_in_their_endings_keep_their_results_apart(tmp_path: Path) -> None:
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for index, name in enumerate(("a.jpg", "a.png", "b.png")):
+        write(folder / name, 10 * index)
+    (folder / "b.txt").write_text("no image")
+    assert main(["segment", str(folder), "--output", str(output), *quick(tmp_path)]) == 0
+    names = sorted(str(path.relative_to(output)) for path in output.rglob("*.png"))
+    assert names == [
+        *("masks/a.jpg_1.png", "masks/a.png_1.png", "masks/b_1.png"),
+        *("overlays/a.jpg.png", "overlays/a.png.png", "overlays/b.png"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt(), 130), (UserError("full: cannot be written"), 1)]
+)
+def test_what_was_found_is_kept_when_a_run_ends_early(
+    error: BaseException, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for index in range(4):
+        write(folder / f"{index}.png", index)
+    saved = output / "segments.json"
+    seen = []
+
+    def write_third_no_more(writer: object, picture: Picture, segments: object) -> None:
+        seen.append(json.loads(saved.read_text()))  # now and then it is saved meanwhile
+        if len(seen) == 3:
+            raise error
+
+    monkeypatch.setattr(segment._Writer, "write", write_third_no_more)
+    monkeypatch.setattr(segment, "_SAVE_SECONDS", -1)
+    command = ["segment", str(folder), "--output", str(output), *quick(tmp_path)]
+    assert main(command) == status
+    assert [len(content["images"]) for content in seen] == [1, 2, 3]
+    monkeypatch.setattr(segment, "_SAVE_SECONDS", 300)
+    saved.unlink()
+    seen.clear()
+    monkeypatch.setattr(segment._Writer, "write", lambda *arguments: (_ for _ in ()).throw(error))
+    assert main(command) == status
+    assert [image["file_name"] for image in json.loads(saved.read_text())["images"]] == ["0.png"]
 
 
 def test_a_video_with_boxes_from_a_file(tmp_path: Path) -> None:

@@ -1,21 +1,18 @@
-"""Decoupled distillation: pictures, stored embeddings, and a student that learns from them."""
+"""Stage two of distillation: a student that learns what a teacher's embeddings say."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-import cv2
-import numpy as np
 import pytest
 import torch
 from small_model import SMALL
@@ -24,193 +21,14 @@ from torch.distributed import run as torchrun
 
 from mobile_sam.checkpoints import WeightsError, load_sam, save_safetensors
 from mobile_sam.modeling import Sam
-from mobile_sam.pictures import PictureError
-from mobile_sam.scenes import draw_scene
 from mobile_sam.training import distill, embeddings, experiment, finetune
-from mobile_sam.training.batches import Batches, index_at
 from mobile_sam.training.distributed import Group
-from mobile_sam.training.embeddings import EmbeddingStore, StoreError, embed
+from mobile_sam.training.embeddings import EmbeddingStore
 from mobile_sam.training.loop import LoopSettings, TrainingError
-from mobile_sam.training.teachers import Teacher, load_teacher
-from mobile_sam.training.unlabelled import list_pictures
+from mobile_sam.training.teachers import load_decoder
 
 STUDENT = dataclasses.replace(SMALL, encoder_dims=(8, 16, 16, 16), encoder_heads=(1, 1, 1, 1))
 ALONE = Group(0, 1, torch.device("cpu"))
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with eleven drawn pictures of several sizes."""
-    folder = tmp_path_factory.mktemp("pictures")
-    (folder / "below").mkdir()
-    for i in range(11):
-        scene = draw_scene(np.random.default_rng(i), (48 + i, 64))
-        name = folder / ("below" if i % 2 else ".") / f"{i:02}.png"
-        cv2.imwrite(str(name), scene.image[..., ::-1])
-    return folder
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of a small teacher, random ones."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
-    save_safetensors(Sam(SMALL), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def store(
-    pictures: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory
-) -> EmbeddingStore:
-    directory = tmp_path_factory.mktemp("embeddings")
-    return embed(load_teacher(str(teacher)), list_pictures(pictures), directory, per_shard=4)
-
-
-# --- Pictures -------------------------------------------------------------------------------
-
-
-def test_the_same_pictures_from_folder_list_and_shards(pictures: Path, tmp_path: Path) -> None:
-    files = list_pictures(pictures)
-    assert len(files) == 11 and len({file.name for file in files}) == 11
-    listed = tmp_path / "list.txt"
-    listed.write_text("\n".join(os.path.relpath(file.path, tmp_path) for file in files) + "\n")
-    shard = tmp_path / "shards" / "000.tar"
-    shard.parent.mkdir()
-    with tarfile.open(shard, "w") as archive:
-        for file in files:
-            archive.add(file.path, file.name)
-            archive.add(__file__, f"{file.name}.txt")  # what else a sample of WebDataset has
-    for source in (listed, shard, shard.parent):
-        for one, other in zip(files, list_pictures(source), strict=True):
-            np.testing.assert_array_equal(one.read(), other.read())
-
-
-def test_what_is_no_source_of_pictures_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PictureError, match="none: no such folder"):
-        list_pictures(tmp_path / "none")
-    with pytest.raises(PictureError, match="has no pictures"):
-        list_pictures(tmp_path)
-    (tmp_path / "list.txt").write_text("\nmissing.png\n")
-    with pytest.raises(PictureError, match="list.txt, line 2: .*missing.png"):
-        list_pictures(tmp_path / "list.txt")
-    (tmp_path / "bad.tar").write_text("no archive")
-    with pytest.raises(PictureError, match="bad.tar: not a .tar file"):
-        list_pictures(tmp_path / "bad.tar")
-
-
-def test_batches_have_every_sample_once_an_epoch_and_go_on_anywhere() -> None:
-    def take(batches: Batches, count: int) -> list[list[int]]:
-        stream = iter(batches)
-        return [next(stream) for _ in range(count)]
-
-    straight = take(Batches(4), 10)
-    indices = [index_at(position, 10, seed=3) for batch in straight for position in batch]
-    for epoch in range(4):
-        assert sorted(indices[10 * epoch : 10 * epoch + 10]) == list(range(10))
-    assert indices[:10] != indices[10:20]
-    assert take(Batches(4, first=6), 4) == straight[6:]
-    shared = [take(Batches(4, rank=rank, processes=2), 5) for rank in (0, 1)]
-    assert [batch for pair in zip(*shared, strict=True) for batch in pair] == straight
-
-
-# --- Embeddings -----------------------------------------------------------------------------
-
-
-def test_a_store_holds_what_the_teacher_says(
-    store: EmbeddingStore, teacher: Path, pictures: Path
-) -> None:
-    assert len(store) == 11 and len(list(store.directory.glob("*.safetensors"))) == 3
-    sam = load_sam(teacher)
-    for index, file in enumerate(list_pictures(pictures)):
-        assert store.names[index] == file.name
-        image = torch.from_numpy(file.read()).permute(2, 0, 1)[None]
-        wanted = sam.encode(image)[0] if max(image.shape) <= 64 else None
-        found = store[index]
-        assert found.dtype == torch.float16 and found.shape == (32, 4, 4)
-        if wanted is not None:
-            torch.testing.assert_close(found.float(), wanted, atol=2e-2, rtol=0)
-
-
-def test_checksums_are_those_of_sha256sum_and_find_damage(
-    pictures: Path, teacher: Path, tmp_path: Path
-) -> None:
-    store = embed(load_teacher(str(teacher)), list_pictures(pictures), tmp_path, per_shard=4)
-    store.verify()
-    path = tmp_path / "00001.safetensors"
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert f"{digest}  00001.safetensors\n" in (tmp_path / "SHA256SUMS").read_text()
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(StoreError, match="00001.safetensors: damaged"):
-        store.verify()
-
-
-def test_interrupted_embedding_goes_on(
-    store: EmbeddingStore, pictures: Path, teacher: Path, tmp_path: Path
-) -> None:
-    whole = load_teacher(str(teacher))
-    calls = 0
-
-    class Weary(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.encoder = whole.encoder
-
-        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            nonlocal calls
-            calls += 1
-            if calls == 4:
-                raise KeyboardInterrupt
-            return self.encoder(pixels)
-
-    files = list_pictures(pictures)
-    weary = Teacher(whole.name, whole.image_size, Weary())
-    with pytest.raises(KeyboardInterrupt):
-        embed(weary, files, tmp_path, per_shard=4, batch=2)
-    with pytest.raises(StoreError, match="not finished, 00001.safetensors is missing"):
-        EmbeddingStore(tmp_path)
-    before = calls
-    again = embed(weary, files, tmp_path, per_shard=4, batch=2)
-    assert calls - before == 4  # batches of the two shards that were missing
-    for index in range(11):
-        torch.testing.assert_close(again[index], store[index], atol=1e-2, rtol=0)
-    with pytest.raises(StoreError, match="of other pictures"):
-        embed(whole, files[:5], tmp_path, per_shard=4)
-    with pytest.raises(StoreError, match="the store is of per_shard 4, not 8"):
-        embed(whole, files, tmp_path, per_shard=8)
-
-
-@pytest.mark.slow
-def test_teacher_is_upstreams_vit_b(tmp_path: Path) -> None:
-    """SAM's ViT-B with random weights, from a checkpoint of SAM's names."""
-    oracle = pytest.importorskip("mobilesam_lite.mobile_sam")
-    torch.manual_seed(1)
-    model = oracle.sam_model_registry["vit_b"]().eval()
-    with torch.no_grad():
-        for name, parameter in model.image_encoder.named_parameters():
-            if "rel_pos" in name or "pos_embed" in name or parameter.ndim == 1:
-                parameter.add_(torch.randn_like(parameter) * 0.05)
-    path = tmp_path / "sam_vit_b.pth"
-    torch.save(model.state_dict(), path)
-    pixels = torch.from_numpy(
-        np.random.default_rng(0).integers(0, 256, (1, 3, 768, 1024), np.uint8)
-    )
-    teacher = load_teacher(f"vit_b={path}")
-    blocks = zip(teacher.encoder.blocks, model.image_encoder.blocks, strict=True)
-    for number, (block, of_oracle) in enumerate(blocks):
-        assert block.window_size == of_oracle.window_size, number
-        assert torch.equal(block.attn.qkv.weight, of_oracle.attn.qkv.weight), number
-    for encoder in (teacher.encoder, model.image_encoder):
-        encoder.blocks = encoder.blocks[:3]  # one without windows; all twelve take half a minute
-    found = teacher.encode(pixels)
-    with torch.inference_mode():
-        wanted = model.image_encoder(model.preprocess(pixels.float()))
-    assert wanted.std() > 0.1
-    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
-    with pytest.raises(WeightsError, match="sam_vit_b.pth: not a checkpoint of SAM's samvit_large"):
-        load_teacher(f"vit_l={path}")
 
 
 # --- The student ----------------------------------------------------------------------------
@@ -337,6 +155,70 @@ def test_teacher_and_student_of_other_sizes(
         )
 
 
+def decoder_of(sam: Sam) -> dict[str, torch.Tensor]:
+    return {n: t for n, t in sam.state_dict().items() if not n.startswith("image_encoder.")}
+
+
+def test_the_decoder_is_the_teachers_unless_another_is_asked_for(
+    store: EmbeddingStore,
+    pictures: Path,
+    teacher: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    official, start, config = (tmp_path / name for name in ("vit_b.pth", "start.safetensors", "c"))
+    of_official = decoder_of(Sam(SMALL))
+    others = {"image_encoder.pos_embed": torch.zeros(1), "pixel_mean": torch.zeros(3)}
+    torch.save({**of_official, **others}, official)
+    begun = student()
+    save_safetensors(begun, start)
+    config.write_text(STUDENT.to_json())
+
+    def decoder(*options: object, embedded: Path = store.directory) -> dict[str, torch.Tensor]:
+        run = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+        common = ["--steps", 1, "--batch", 2, "--workers", 0, "--device", "cpu"]
+        assert distill.main([str(a) for a in (pictures, embedded, run, *common, *options)]) == 0
+        return decoder_of(load_sam(run / "weights.safetensors"))
+
+    for found, wanted in (
+        (decoder("--config", config), decoder_of(load_sam(teacher))),
+        (decoder("--config", config, "--decoder-from", f"vit_b={official}"), of_official),
+        (decoder("--start-from", start), decoder_of(begun)),
+        (decoder("--start-from", start, "--decoder-from", f"vit_b={official}"), of_official),
+    ):
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(tensor, wanted[name]) for name, tensor in found.items())
+    elsewhere = shutil.copytree(store.directory, tmp_path / "store")
+    text = (elsewhere / "embeddings.json").read_text()
+    (elsewhere / "embeddings.json").write_text(text.replace(str(teacher), "vit_h=gone.pth"))
+    command = [
+        str(pictures),
+        str(elsewhere),
+        str(tmp_path / "x"),
+        "--steps",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    assert distill.main(command) == 1
+    assert "teacher: gone.pth: no such file; give --decoder-from" in capsys.readouterr().err
+    assert distill.main([*command, "--decoder-from", str(teacher)]) == 1
+    assert "prompt_encoder does not fit: " in capsys.readouterr().err
+    official.write_bytes(official.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match="vit_b.pth: not a checkpoint of SAM's samvit_base"):
+        load_decoder(f"vit_b={official}")
+
+
+@pytest.mark.parametrize("option", ["--batch=0", "--workers=-1", "--batch=two"])
+def test_numbers_that_are_none_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (distill, embeddings):
+        with pytest.raises(SystemExit, match="2"):
+            command.main(["a", "b", option])
+        said = capsys.readouterr().err
+        assert f"argument {option.split('=')[0]}: " in said
+        assert "is less than" in said or "'two' is no whole number" in said
+
+
 @pytest.mark.slow
 def test_both_commands_the_second_in_two_processes(
     pictures: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -349,7 +231,7 @@ def test_both_commands_the_second_in_two_processes(
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
         *("-m", "mobile_sam.training.distill", *common, str(run_directory)),
-        *("--config", str(tmp_path / "config.json"), "--decoder-from", str(teacher)),
+        *("--config", str(tmp_path / "config.json")),
         *("--steps", "4", "--batch", "2", "--workers", "0", "--device", "cpu"),
     ]
     done = subprocess.run(

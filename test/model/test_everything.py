@@ -16,13 +16,14 @@ import torch
 from torchvision.ops import nms
 
 from mobile_sam.checkpoints import load_sam
-from mobile_sam.everything import Everything, EverythingSettings, segment_everything
+from mobile_sam.everything import Everything, EverythingSettings, _crops, segment_everything
 from mobile_sam.predictor import Predictor
 from mobile_sam.prompts import Prompt
 from mobile_sam.run_lengths import mask_from_counts
 from mobile_sam.scenes import MovingScene
 from mobile_sam.segments import tight_box
 from mobile_sam.suppression import non_maximum_suppression
+from mobile_sam.tracking import Tracker
 
 # Of the model's own size: upstream scales with Pillow, which differs by a level here and there.
 SCENE = MovingScene(11, (192, 256), 5).frame(20)
@@ -190,6 +191,38 @@ def test_an_image_where_nothing_is_kept(predictor: Predictor) -> None:
     settings = EverythingSettings(points_per_side=2, least_stability=1.0, least_predicted_iou=1.0)
     found = segment_everything(predictor, np.zeros((40, 60, 3), np.uint8), settings)
     assert len(found) == 0 and found.segments.masks.shape == (0, 40, 60)
+
+
+@pytest.mark.parametrize("size_hw", [(1, 500), (500, 1), (3, 200)])
+def test_thin_and_tiny_images(predictor: Predictor, size_hw: tuple[int, int]) -> None:
+    """They are encoded, decoded, cut into crops and followed in, as others are."""
+    height, width = size_hw
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    embedding = predictor.encode(image)
+    prompts = [Prompt(box=(0, 0, width, height)), Prompt(points=[(width // 2, height // 2)])]
+    assert predictor.decode(embedding, prompts).masks.shape == (2, height, width)
+    settings = EverythingSettings(
+        points_per_side=1, least_predicted_iou=0, least_stability=0, crop_layers=1
+    )
+    said: list[tuple[int, int]] = []
+    found = segment_everything(predictor, image, settings, progress=lambda *now: said.append(now))
+    assert found.segments.masks.shape == (len(found), height, width) and said[-1] == said[-1][::-1]
+    tracker = Tracker(predictor)
+    tracker.start(image, embedding, {"all": prompts[0], "part": prompts[1]}, 0.0)
+    tracker.step(image, embedding, 0.1)
+    assert tracker.segments(embedding).masks.shape == (len(tracker), height, width)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_crops_have_pixels_and_cover_the_image(layers: int) -> None:
+    for height, width in ((1, 1), (1, 500), (500, 1), (3, 40), (5, 5), (20, 30), (480, 640)):
+        seen = np.zeros((height, width), int)
+        for x0, y0, x1, y1 in (
+            b for b, _ in _crops((height, width), EverythingSettings(crop_layers=layers))
+        ):
+            assert 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
+            seen[y0:y1, x0:x1] += 1
+        assert seen.min() > layers  # the image itself, and each layer
 
 
 @pytest.mark.parametrize(

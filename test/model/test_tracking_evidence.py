@@ -9,6 +9,7 @@ import torch
 from mobile_sam.tracking.appearance import Colours, Template, tell_apart
 from mobile_sam.tracking.claim import Claim, prompts_of, settled
 from mobile_sam.tracking.evidence import Evidence, View, lacks_a_part, predict, remembered
+from mobile_sam.tracking.memory import Memory
 from mobile_sam.tracking.motion import still
 from mobile_sam.tracking.track import Track
 from mobile_sam.training.evaluate import mask_iou
@@ -144,3 +145,31 @@ def test_what_is_remembered_is_not_where_another_object_is() -> None:
         assert not (own & taken[window]).any()
         assert mask_iou(own, (believed & ~taken)[window]) > 0.98  # cells round corners off
     assert remembered(cells, float(believed.sum()), believed, View.of(image)) is None
+
+
+def test_what_is_learnt_later_changes_no_state() -> None:
+    """Nor does what a track, or another made of the same state, learns."""
+    mask = rectangle(40, 70, 30, 80)
+    image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    view, other = View.of(image), View.of(255 - image)
+    track = begun(view, mask)
+    track.memory = Memory.of(torch.rand(4, 6, 8), mask)
+    state = track.arrays()
+    kept = {name: array.copy() for name, array in state.items()}
+
+    def learn(track: Track) -> None:
+        track.colours.learn(other.codes, mask)
+        assert track.memory is not None and track.mask is not None
+        for values in (track.memory.features, track.memory.shares, track.logits):
+            values += 1
+        for array in (track.mask, track.motion, track.template.image):
+            array[:] = 0
+
+    learn(track)
+    one, two = Track.from_arrays(state), Track.from_arrays(state)
+    learn(one)
+    for found in (state, two.arrays()):
+        assert found.keys() == kept.keys()
+        for name, array in kept.items():
+            np.testing.assert_array_equal(found[name], array)
+    assert (one.colours.own != two.colours.own).any()

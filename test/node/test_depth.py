@@ -226,11 +226,64 @@ def test_bad_depth_and_calibration_are_named() -> None:
         camera_from_info(info)
 
 
-def test_calibration_of_another_size() -> None:
+def info_of_camera(*roi: int) -> CameraInfo:
+    """CAMERA's calibration, with a region: width and height, x and y of its first pixel."""
     info = CameraInfo(height=480, width=640)
     info.p = [500.0, 0.0, 319.5, 0.0, 0.0, 510.0, 239.5, 0.0, 0.0, 0.0, 1.0, 0.0]
-    assert camera_from_info(info) == CAMERA
-    assert CAMERA.scaled((240, 320)) == Camera(250.0, 255.0, 159.5, 119.5, (240, 320))
+    info.roi.width, info.roi.height, info.roi.x_offset, info.roi.y_offset = roi or (0, 0, 0, 0)
+    return info
+
+
+def test_calibration_of_another_size() -> None:
+    calibration = camera_from_info(info_of_camera())
+    assert calibration.scaled((480, 640)) == CAMERA
+    half = Camera(250.0, 255.0, 159.5, 119.5, (240, 320))
+    assert CAMERA.scaled((240, 320)) == half == calibration.scaled((240, 320))
+    for size in ((161, 214), (160, 213), (60, 80)):  # of 213.3 pixels
+        assert calibration.scaled(size) == CAMERA.scaled(size)
+    # All of it is no region, nor is what has no size.
+    for roi in ((640, 480, 0, 0), (0, 0, 9, 9)):
+        assert camera_from_info(info_of_camera(*roi)) == calibration
+
+
+def test_calibration_of_a_region_of_the_full_resolution() -> None:
+    """Its offsets are pixels of the full resolution, also if the image is binned."""
+    calibration = camera_from_info(info_of_camera(400, 200, 100, 40))
+    assert calibration.scaled((200, 400)) == Camera(500.0, 510.0, 219.5, 199.5, (200, 400))
+    binned = calibration.scaled((100, 200))
+    # A pixel of the binned image has its centre between two of the sensor's.
+    assert binned == Camera(
+        250.0, 255.0, (219.5 + 0.5) / 2 - 0.5, (199.5 + 0.5) / 2 - 0.5, (100, 200)
+    )
+    # Some publish the whole image with it.
+    assert calibration.scaled((480, 640)) == CAMERA
+    assert calibration.scaled((240, 320)) == CAMERA.scaled((240, 320))
+    same_shape = camera_from_info(info_of_camera(320, 240, 160, 120))
+    assert same_shape.scaled((480, 640)) == CAMERA
+    assert same_shape.scaled((240, 320)) == Camera(500.0, 510.0, 159.5, 119.5, (240, 320))
+
+
+def test_a_front_of_known_size_in_a_region() -> None:
+    """What is cut out of image and depth is where it was."""
+    depth, mask = front_of_a_cube(distance=0.8, side=0.2)
+    image = np.full((480, 640, 3), (10, 20, 30), np.uint8)
+    (wanted,) = solids(segments_of(mask), image, depth, CAMERA)
+    rows, columns = slice(150, 350), slice(200, 500)
+    region = camera_from_info(info_of_camera(300, 200, 200, 150)).scaled((200, 300))
+    parts = (array[rows, columns] for array in (mask, image, depth))
+    part, pixels, metres = (np.ascontiguousarray(array) for array in parts)
+    (found,) = solids(segments_of(part), pixels, metres, region)
+    np.testing.assert_allclose(found.points, wanted.points, atol=1e-6)
+
+
+def test_an_image_of_another_shape_than_the_calibration_is_said() -> None:
+    with pytest.raises(BadMessage, match="^camera_info is of 640x480, but the image of 640x360: "):
+        camera_from_info(info_of_camera()).scaled((360, 640))
+    info = info_of_camera(400, 200, 100, 40)
+    with pytest.raises(BadMessage, match="of 640x480 with a region of 400x200, but .* of 300x200"):
+        camera_from_info(info).scaled((200, 300))
+    with pytest.raises(BadMessage, match=r"roi of 400x200 at \(300, 40\), outside of 640x480"):
+        camera_from_info(info_of_camera(400, 200, 300, 40))
 
 
 def test_points_and_boxes_from_the_node(tmp_path: Path) -> None:
@@ -273,6 +326,20 @@ def test_points_and_boxes_from_the_node(tmp_path: Path) -> None:
         data = np.frombuffer(clouds[0].data, np.uint8).reshape(-1, clouds[0].point_step)
         z = data[:, 8:12].copy().view("<f4")
         assert np.abs(z - 0.7).max() < 1e-3 and len(z) > 100
+        # Cut to another shape than the image's, without a region that says so.
+        info.height = 180
+        infos.publish(info)
+        graph.spin_for(0.2)
+        stamp += 1_000_000_000
+        message.header = header(stamp, "camera")
+        depths.publish(message)
+        graph.spin_for(0.2)
+        graph.images.publish(scene_image(0, stamp))
+        graph.detections.publish(detections(stamp, box_detection(box, "near")))
+        graph.wait(lambda: graph.number("depth/bad") >= 1, "a bad calibration is counted")
+        assert node.said("/depth: camera_info is of 320x180, but the image of 320x240")
+        info.height = 240
+        infos.publish(info)
         # Without an object, the boxes that are there go.
         stamp += 1_000_000_000
         message.header = header(stamp, "camera")

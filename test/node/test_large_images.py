@@ -40,7 +40,7 @@ def test_with_our_profile_a_camera_gets_its_images_through(tmp_path: Path) -> No
         environ |= {
             "ROS_DOMAIN_ID": str(node.domain),
             "FASTDDS_DEFAULT_PROFILES_FILE": str(PROFILE),
-            "FASTRTPS_DEFAULT_PROFILES_FILE": str(PROFILE),  # Humble's name for it
+            "FASTRTPS_DEFAULT_PROFILES_FILE": str(PROFILE),  # Fast DDS 2's name for it
         }
         with subprocess.Popen(
             [sys.executable, "-c", CAMERA], env=environ, stdin=subprocess.PIPE

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from graph import Peer, peer, running
+from rcl_interfaces.srv import GetParameters
 from sensor_msgs.msg import PointCloud2
 
 from mobile_sam_ros import launching
@@ -57,6 +58,95 @@ def test_where_nodes_are(
 ) -> None:
     found = launching.places(namespace, name, cameras)
     assert [(place.namespace, place.private) for place in found] == wanted
+    assert [f"{place.full_name}/" for place in found] == [private for _, private in wanted]
+
+
+def test_a_relative_namespace_is_in_the_one_that_is_pushed() -> None:
+    found = [launching.places(given, "sam", "", "/robot") for given in ("", "eyes", "/eyes")]
+    assert [place.namespace for (place,) in found] == ["/robot", "/robot/eyes", "/eyes"]
+
+
+# --- Parameters -----------------------------------------------------------------------------
+
+FRONT, REAR = launching.places("robot", "sam", "front,rear")
+TEXTS = ["12", "1e5", "no", "y", "~", "nan", "", " a: b # c", 'it\'s "so"\\', "é 🙂", "x " * 200]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_stays_one_in_a_file_of_parameters(text: str) -> None:
+    values = {"classes": text, "min_score": 1.0, "max_objects": 7, "track_clicks": False}
+    contents = yaml.safe_load(launching.parameters_file([FRONT, REAR], values))
+    for place in (FRONT, REAR):
+        found = launching.parameters_of(contents, place)
+        assert found == values and isinstance(found["min_score"], float)
+
+
+def test_nodes_take_what_the_file_says_before_what_another_one_has_for_them(tmp_path: Path) -> None:
+    other, ours = tmp_path / "other.yaml", tmp_path / "ours.yaml"
+    other.write_text(
+        "/**: {ros__parameters: {max_objects: 2, min_score: 0.5}}\n"
+        "/robot/rear/sam: {ros__parameters: {max_objects: 3, classes: cup}}\n"
+    )
+    texts = {"classes": "12", "weights": "1e5"}
+    ours.write_text(launching.parameters_file([FRONT, REAR], {"max_objects": 7, **texts}))
+    files = ["--ros-args", "--params-file", str(other), "--params-file", str(ours), "--"]
+    program = ("-m", "mobile_sam_ros.run", *files)
+    given: dict[str, Any] = {"program": program, "autostart": False}
+    remaps = {"__ns": "/robot"}
+    cameras = ("front", "rear")
+    with running(tmp_path / "log", remaps, cameras=cameras, **given) as node, peer(node) as graph:
+        for place in (FRONT, REAR):
+            names = ["max_objects", "classes", "weights", "min_score"]
+            request = GetParameters.Request(names=names)
+            asked = f"{place.full_name}/get_parameters"
+            found = graph.call(GetParameters, asked, request).values
+            assert [value.type for value in found] == [2, 4, 4, 3]
+            assert found[0].integer_value == 7 and found[3].double_value == 0.5
+            assert [value.string_value for value in found[1:3]] == [*texts.values()]
+
+
+FILE = """
+/**: {ros__parameters: {use_sim_time: true, max_objects: 2}}
+robot/front/sam: {ros__parameters: {image_transport: compressed}}
+/robot/rear/sam: {ros__parameters: {use_sim_time: false}}
+sam: {ros__parameters: {max_objects: 3}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "front", "rear"),
+    [
+        (
+            FILE,
+            {"use_sim_time": True, "max_objects": 2, "image_transport": "compressed"},
+            {"use_sim_time": False, "max_objects": 2},
+        ),
+        ("", {}, {}),
+        ("[1, 2]", {}, {}),
+        ("/**: 3", {}, {}),
+        ("/**: {ros__parameters: }", {}, {}),
+    ],
+)
+def test_what_a_file_has_for_a_node(
+    tmp_path: Path, text: str, front: dict[str, Any], rear: dict[str, Any]
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    contents = launching.read_parameters(str(file))
+    assert launching.parameters_of(contents, FRONT) == front
+    assert launching.parameters_of(contents, REAR) == rear
+
+
+@pytest.mark.parametrize("contents", [None, b"a: b: c", b"\xff\xfe\xff"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, contents: bytes | None) -> None:
+    file = tmp_path / "mine.yaml"
+    if contents is not None:
+        file.write_bytes(contents)
+    with pytest.raises(ValueError, match=f"^params_file {re.escape(str(file))} cannot be read: "):
+        launching.read_parameters(str(file))
+
+
+# --- Topics ---------------------------------------------------------------------------------
 
 
 def topics_of(graph: Peer, place: Place) -> dict[str, str]:
@@ -73,7 +163,7 @@ def test_bag_and_layout_have_the_topics_of_the_node(tmp_path: Path, cameras: Any
     remaps = {"__ns": "/robot", "__node": "eye", "image": "colour"}
     given = {name: name for name in TOPICS} | {"image": "colour"}
     places = launching.places("robot", "eye", ",".join(cameras))
-    record = re.compile(launching.recorded(places, given, compressed=False)).search
+    record = re.compile(launching.recorded(places, given, compressed=())).search
     layout = yaml.safe_load(LAYOUT.read_text())
     with running(tmp_path / "log", remaps, cameras=cameras) as node, peer(node) as graph:
         for place in places:
@@ -100,6 +190,6 @@ def test_bag_and_layout_have_the_topics_of_the_node(tmp_path: Path, cameras: Any
             assert shown.items() <= topics.items()
     for other in ("/sam/mask", "/eye/mask", "/colour", "/robot/colour/compressed", "/robot/eyes/x"):
         assert not record(other)
-    compressed = re.compile(launching.recorded(places, given, compressed=True)).search
+    compressed = re.compile(launching.recorded(places, given, compressed=places[-1:])).search
     assert compressed(f"{image}/compressed") and not compressed(image)
     assert all(record(name) for name in ("/tf", "/tf_static", "/diagnostics"))
