@@ -151,6 +151,7 @@ def export_onnx(sam: Sam, directory: Path, weights: str) -> list[Path]:
         assert program is not None
         model = program.model_proto
         _keep_squares_small(model.graph)
+        _name_maxima(model.graph)
         for key, value in (
             ("weights", weights),
             ("config", config.to_json()),
@@ -184,3 +185,10 @@ def _keep_squares_small(graph: onnx.GraphProto) -> None:
         nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _name_maxima(graph: onnx.GraphProto) -> None:
+    """Makes what is clipped from below only a maximum, which it is: TensorRT clips no integers."""
+    for node in graph.node:
+        if node.op_type == "Clip" and len(node.input) == 2:
+            node.op_type = "Max"

@@ -13,9 +13,10 @@ from mobile_sam.export import ExportError
 
 _STATUS = """
 exit status:
-  0  all was done
-  1  something could not be done; standard error says what
-  2  the command line was wrong
+  0    all was done
+  1    something could not be done; standard error says what
+  2    the command line was wrong
+  130  it was interrupted with Ctrl-C; what was written by then stays
 """
 
 

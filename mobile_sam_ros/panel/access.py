@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import ipaddress
 import secrets
@@ -9,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-COOKIE = "mobile_sam_panel_token"
 _LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -36,6 +36,12 @@ class Access:
         Beyond this machine a token is always wanted: one is made if none is given.
         """
         return cls(token if token or is_loopback(host) else secrets.token_urlsafe(16))
+
+    @property
+    def cookie(self) -> str:
+        """The name of the cookie with the token: another one for each, because all panels of a
+        host, on whatever port, get the same cookies."""
+        return f"mobile_sam_panel_{hashlib.sha256(self.token.encode()).hexdigest()[:8]}"
 
     def has_token(self, given: str | None) -> bool:
         """Whether a token is the right one."""

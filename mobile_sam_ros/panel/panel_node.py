@@ -22,15 +22,14 @@ from std_srvs.srv import Trigger
 
 from mobile_sam_ros.conversions import image_message, nanoseconds
 from mobile_sam_ros.diagnostics import OK, find_status
-from mobile_sam_ros.frames import Frame, FrameRing
+from mobile_sam_ros.frames import Frame
 from mobile_sam_ros.msg import Prompt, PromptArray, SegmentArray
+from mobile_sam_ros.panel.images import Images
 from mobile_sam_ros.panel.meter import Meter
 from mobile_sam_ros.panel.pictures import Picture
-from mobile_sam_ros.parameters import Parameters
 from mobile_sam_ros.qos import reliable, sensor_data
 from mobile_sam_ros.srv import Segment, SegmentEverything
 
-_IMAGES = 60  # that are kept until their masks come
 _SILENCE_SECONDS = 3.0
 _SHORTEST_PATIENCE, _LONGEST_PATIENCE = 1.0, 10.0
 _DISCOVERY_SECONDS = 5.0  # nodes announce themselves each 3 s, if the first time was lost
@@ -90,13 +89,14 @@ class PanelNode(Node):
         self._image_type = CompressedImage if transport == "compressed" else Image
         self._image_name = "image/compressed" if transport == "compressed" else "image"
         self.meter = Meter()
-        self._frames: FrameRing[Frame] = FrameRing(_IMAGES)
+        self._frames = Images()
         self._picture: Picture | None = None
         self._segmented_at = -_LONGEST_PATIENCE
         self._patience = _SHORTEST_PATIENCE
         self._status: DiagnosticStatus | None = None
         self._status_at = 0.0
         self._inputs: list[Subscription] = []
+        self._is_watched = False
         self._sam = self.resolve_topic_name("sam/segments").rpartition("/")[0]
         self._prompts = self.create_publisher(PromptArray, "prompts", 10)
         self._segment = self.create_client(Segment, "sam/segment")
@@ -127,15 +127,22 @@ class PanelNode(Node):
 
     def watch(self, watched: bool) -> None:
         """Listens only while somebody looks: what nobody listens to is not computed."""
-        self._executor().create_task(self._listen if watched else self._rest)
+        self._is_watched = watched
+        self._executor().create_task(self._listen_or_rest)
 
     def _executor(self) -> Executor:
         assert self.executor is not None
         return self.executor
 
+    def _listen_or_rest(self) -> None:
+        # By what is wanted now: rclpy may run the newest task first
+        # (https://github.com/ros2/rclpy/issues/1304).
+        if self._is_watched and not self._inputs:
+            self._listen()
+        elif self._inputs and not self._is_watched:
+            self._rest()
+
     def _listen(self) -> None:
-        if self._inputs:
-            return
         for kind, name, callback, qos in (
             (self._image_type, self._image_name, self._on_image, sensor_data()),
             (SegmentArray, "sam/segments", self._on_segments, reliable(_DEPTH)),
@@ -152,7 +159,7 @@ class PanelNode(Node):
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []
-        self._frames = FrameRing(_IMAGES)
+        self._frames = Images()
         self._picture = None
 
     def _on_image(self, message: Image | CompressedImage) -> None:
@@ -190,7 +197,8 @@ class PanelNode(Node):
     # --- What is asked ----------------------------------------------------------------------
 
     async def prompt(self, mode: int, prompt: Prompt, header: Header | None = None) -> None:
-        """Publishes a prompt: of the image with `header`, else of the newest one.
+        """Publishes a prompt: of the image with `header`, which the node may no longer have, else
+        of the newest one.
 
         Raises:
             Unanswered: nobody listens.
@@ -199,16 +207,11 @@ class PanelNode(Node):
         await _discovered(self._prompts.get_subscription_count, f"nobody listens to {topic}")
         self._prompts.publish(PromptArray(header=header or Header(), mode=mode, prompts=[prompt]))
 
-    def knows(self, picture: Picture) -> bool:
-        """Whether the node still has the picture's image, so that prompts can be about it."""
-        was_heard = self._frames.find(picture.stamp, 0) is not None
-        return was_heard and self._frames.newer_than(picture.stamp) < Parameters.frame_buffer
-
-    async def segment(self, picture: Picture, prompt: Prompt, track: bool) -> Picture:
-        """Returns a picture with what a prompt shows in it, beside what was in it before.
+    async def segment(self, picture: Picture, prompt: Prompt, track: bool) -> SegmentArray:
+        """Returns what a prompt shows in a picture, however old that is.
 
         Args:
-            picture: may be old.
+            picture: whose image the node is sent.
             prompt: the object.
             track: whether it is followed from then on.
 
@@ -216,21 +219,16 @@ class PanelNode(Node):
             Unanswered: there is no answer.
         """
         request = Segment.Request(image=self._raw(picture), prompts=[prompt], track=track)
-        answer = self._successful(await self._ask(self._segment, request))
-        found = answer.segments
-        others = [] if picture.segments is None else picture.segments.segments
-        found.segments = [item for item in others if item.id != prompt.id] + found.segments
-        return Picture(picture.image, found, still=True)
+        return self._successful(await self._ask(self._segment, request)).segments
 
-    async def everything(self, picture: Picture) -> Picture:
-        """Returns a picture with everything in it segmented.
+    async def everything(self, picture: Picture) -> SegmentArray:
+        """Returns everything that is in a picture.
 
         Raises:
             Unanswered: there is no answer.
         """
         request = SegmentEverything.Request(image=self._raw(picture))
-        answer = self._successful(await self._ask(self._everything, request))
-        return Picture(picture.image, answer.segments, still=True)
+        return self._successful(await self._ask(self._everything, request)).segments
 
     async def clear(self) -> str:
         """Forgets all objects; returns what the node says to it.

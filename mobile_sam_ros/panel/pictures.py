@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -91,6 +91,19 @@ class Picture:
         """Returns the object with an id, None if it is not in this picture."""
         segments = [] if self.segments is None else self.segments.segments
         return next((segment for segment in segments if segment.id == id), None)
+
+    def with_objects(self, found: SegmentArray, instead_of: Collection[str]) -> Picture:
+        """Returns the image with what was found in it, beside what is in this picture but for the
+        objects `instead_of` which it was found."""
+        before = [] if self.segments is None else self.segments.segments
+        kept = [segment for segment in before if segment.id not in instead_of]
+        together = SegmentArray(
+            header=found.header,
+            height=found.height,
+            width=found.width,
+            segments=[*kept, *found.segments],
+        )
+        return Picture(self.image, together, still=True)
 
 
 class Encoder:

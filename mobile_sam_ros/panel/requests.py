@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from typing import Any
+
+from mobile_sam.quoting import quoted
 
 _LONGEST_NAME = 200
 _MOST_POINTS = 100
@@ -145,8 +146,8 @@ def _finite(values: list[Any]) -> list[float]:
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise BadRequest(f"{value!r} is not a number")
-        if not math.isfinite(value) or abs(value) > 1e6:
-            raise BadRequest(f"{value!r} is not a place in an image")
+        if not abs(value) <= 1e6:  # written so that NaN is none, and no integer too large
+            raise BadRequest(f"{quoted(value)} is not a place in an image")
     return [float(value) for value in values]
 
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from threading import Event, Thread
 from typing import NoReturn
 
@@ -21,6 +22,8 @@ from mobile_sam_ros.panel.access import Access
 from mobile_sam_ros.panel.panel_node import PanelNode
 from mobile_sam_ros.panel.server import Server
 from mobile_sam_ros.throttle import Throttle
+
+_END_SECONDS = 2.0  # for the server; what is not done by then ends with the process
 
 
 def address(host: str, port: int, token: str) -> str:
@@ -74,7 +77,9 @@ async def serve(arguments: Sequence[str] | None, nodes: list[PanelNode]) -> None
     thread.start()
     try:
         await ended.wait()
-        await runner.cleanup()
+        # Not by aiohttp's shutdown_timeout, which each of its versions takes elsewhere.
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(runner.cleanup(), _END_SECONDS)
     finally:
         over.set()
         thread.join()

@@ -10,7 +10,7 @@ from pathlib import Path
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from mobile_sam_ros.panel import requests
-from mobile_sam_ros.panel.access import COOKIE, Access
+from mobile_sam_ros.panel.access import Access
 from mobile_sam_ros.panel.panel_node import PanelNode, Unanswered
 from mobile_sam_ros.panel.pictures import Encoder
 from mobile_sam_ros.panel.viewer import Objects, Viewer
@@ -35,6 +35,7 @@ _MOST_VIEWERS = 16
 _MOST_REQUESTS = 64  # of all viewers that are not done yet
 _REPORT_SECONDS = 0.5
 _ALIVE_SECONDS = 10.0
+_GOODBYE_SECONDS = 0.5  # for a viewer who may have vanished
 
 
 class Server:
@@ -66,9 +67,11 @@ class Server:
         given = request.query.get("token")
         if self._access.token and request.path == "/" and self._access.has_token(given):
             response: web.StreamResponse = web.Response(status=303, headers={"Location": "/"})
-            response.set_cookie(COOKIE, self._access.token, httponly=True, samesite="Strict")
+            cookie = self._access.cookie
+            response.set_cookie(cookie, self._access.token, httponly=True, samesite="Strict")
         else:
-            refusal = self._access.refusal(request.headers, request.cookies.get(COOKIE))
+            given = request.cookies.get(self._access.cookie)
+            refusal = self._access.refusal(request.headers, given)
             if refusal:
                 response = web.Response(status=403, text=f"No entry: {refusal}.\n")
             else:
@@ -140,5 +143,8 @@ class Server:
     async def _close(self, application: web.Application) -> None:
         for request in self._asked:
             request.cancel()
-        for viewer in list(self._viewers):
-            await viewer.close(WSCloseCode.GOING_AWAY)
+        goodbyes = (
+            asyncio.wait_for(viewer.close(WSCloseCode.GOING_AWAY), _GOODBYE_SECONDS)
+            for viewer in self._viewers
+        )
+        await asyncio.gather(*goodbyes, return_exceptions=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from collections import deque
 from contextlib import suppress
 from itertools import count
@@ -11,18 +12,17 @@ from itertools import count
 from aiohttp import web
 
 from mobile_sam.segments import inner_points
-from mobile_sam_ros.msg import Prompt, PromptArray, PromptPoint
+from mobile_sam_ros.msg import Prompt, PromptArray, PromptPoint, Segment, SegmentArray
 from mobile_sam_ros.panel import requests
 from mobile_sam_ros.panel.panel_node import PanelNode
 from mobile_sam_ros.panel.pictures import Encoder, Picture, crop
 
-_MODES = {
-    requests.FOLLOW: PromptArray.TRACKED,
-    requests.STAY: PromptArray.UNTIL_CLEARED,
-    requests.ONCE: PromptArray.ONCE,
-}
 _REMEMBERED = 8  # pictures that a viewer may still click on when newer ones are on their way
-_LEFT = 4  # pictures of viewers whose connection has ended, and who may come again
+# Of those a page may have paused at, when its connection ends: one that is on its way when it is
+# paused, it does not show.
+_KEPT = 3
+_LEFT = 4 * _KEPT  # pictures of viewers whose connection has ended, and who may come again
+_EVERYTHING = "everything_"  # begins what the node calls the objects that nobody has shown it
 _MOST_OBJECTS = 1000
 
 
@@ -34,24 +34,44 @@ class Objects:
 
     def __init__(self) -> None:
         self.left: deque[Picture] = deque(maxlen=_LEFT)
+        # Objects outlive the panel, and there may be another one.
+        self._panel = secrets.token_hex(2)
         self._numbers = count(1)
+        self._own: dict[tuple[int, str], str] = {}  # ids, by picture and id, of one of everything
         self._points: dict[str, tuple[int, list[PromptPoint]]] = {}
 
     def new_id(self) -> str:
         """Returns the id of an object that nobody has shown yet."""
-        return f"object_{next(self._numbers)}"
+        return f"object_{self._panel}_{next(self._numbers)}"
+
+    def own_id(self, id: str, picture: Picture) -> str:
+        """Returns by which id to ask for an object of a picture: its own. One of everything gets
+        one, and keeps that, because the next call calls others like it."""
+        segment = picture.segment(id)
+        if segment is None or is_followed(segment) or not id.startswith(_EVERYTHING):
+            return id
+        if len(self._own) >= _MOST_OBJECTS:
+            self._own.clear()
+        key = picture.number, id
+        if key not in self._own:
+            self._own[key] = self.new_id()
+        return self._own[key]
 
     def points(
-        self, id: str, picture: Picture, new: list[PromptPoint], stays: bool
+        self,
+        id: str,
+        picture: Picture,
+        segment: Segment | None,
+        new: list[PromptPoint],
+        stays: bool,
     ) -> list[PromptPoint]:
-        """Returns all points that show an object in a picture.
+        """Returns all points that show an object in a picture, where it is `segment`.
 
         Those of before count on if they were made on the same image, or if the object `stays` at
         its place. Else its mask says where it is by now.
         """
         stamp, before = self._points.get(id, (-1, []))
         if not before or not (stays or stamp == picture.stamp):
-            segment = picture.segment(id)
             before = []
             if segment is not None and segment.roi.width:
                 ((x, y),) = inner_points(crop(segment), 1).tolist()
@@ -70,6 +90,11 @@ class Objects:
             self._points.pop(id, None)
 
 
+def is_followed(segment: Segment) -> bool:
+    """Whether an object is followed, rather than of this image alone or at one place."""
+    return segment.state != Segment.NOT_TRACKED
+
+
 class Viewer:
     """A browser. It asks for each picture: one that is slow, or paused, has none waiting."""
 
@@ -81,6 +106,7 @@ class Viewer:
         self._changed = asyncio.Event()
         self._shown: deque[Picture] = deque(maxlen=_REMEMBERED)
         self._sending = asyncio.Lock()
+        self._adding = asyncio.Lock()  # from the picture that is added to, until the new one is
 
     def wake(self) -> None:
         """There may be a new picture."""
@@ -101,7 +127,7 @@ class Viewer:
 
     def leave(self) -> None:
         """The connection has ended. A page that is paused comes again, with the same picture."""
-        self._objects.left.extend(list(self._shown)[-1:])
+        self._objects.left.extend(list(self._shown)[-_KEPT:])
 
     async def close(self, code: int) -> None:
         """Ends the connection."""
@@ -151,7 +177,10 @@ class Viewer:
                 self._objects.forget()
                 await self._node.clear()
             case requests.Everything():
-                await self._show(await self._node.everything(self._picture(request.number)))
+                picture = self._picture(request.number)
+                found = await self._node.everything(picture)
+                async with self._adding:
+                    await self._show(Picture(picture.image, found, still=True))
 
     def _picture(self, number: int) -> Picture:
         for picture in (*self._shown, *self._objects.left):
@@ -160,26 +189,43 @@ class Viewer:
         raise requests.BadRequest(f"number is {number}, a picture that is gone")
 
     async def _show_object(self, request: requests.Show) -> None:
-        """Asks the node for an object, by a prompt for the stream; where the viewer holds the
-        picture, or the node no longer has it, with the picture itself."""
+        """Asks the node for an object, and shows it where the viewer holds the picture.
+
+        With the picture's image: nobody knows how many images the node keeps. What is followed is
+        in those of the stream from the next one on.
+        """
         picture = self._picture(request.number)
-        id = request.id or self._objects.new_id()
+        segment = picture.segment(request.id)
+        id = self._objects.own_id(request.id, picture) if request.id else self._objects.new_id()
         prompt = self._prompt(request, picture, id)
-        if not request.id:
+        if id != request.id:
             await self.send(json.dumps({"new": id}))
-        is_known = self._node.knows(picture)
-        by_itself = request.still or not is_known
-        if not by_itself or request.mode == requests.STAY:
-            header = picture.image.header if is_known else None
-            await self._node.prompt(_MODES[request.mode], prompt, header)
-        if by_itself:
-            track = request.mode == requests.FOLLOW
-            answer = await self._node.segment(picture, prompt, track)
-            if request.still:
-                await self._show(answer)
+        if request.mode == requests.STAY:
+            await self._node.prompt(PromptArray.UNTIL_CLEARED, prompt)
+            if not request.still:
+                return
+        elif request.mode == requests.FOLLOW and id == request.id:
+            if segment is None or not is_followed(segment):
+                # It may stay at its place until now, which the service would not end.
+                await self._node.prompt(PromptArray.TRACKED, prompt, picture.image.header)
+        track = request.mode == requests.FOLLOW
+        found = await self._node.segment(picture, prompt, track)
+        for item in found.segments:  # the node says what it is in this image alone
+            if track and item.roi.width:
+                item.state = Segment.ACTIVE
+        if request.still or request.mode == requests.ONCE:
+            await self._add(picture, found, {id, request.id})
+
+    async def _add(self, picture: Picture, found: SegmentArray, instead_of: set[str]) -> None:
+        """Shows what was found in a picture, also beside what was found in it meanwhile."""
+        async with self._adding:
+            same = [shown for shown in self._shown if shown.image is picture.image]
+            newest = same[-1] if same else picture
+            await self._show(newest.with_objects(found, instead_of))
 
     def _prompt(self, request: requests.Show, picture: Picture, id: str) -> Prompt:
-        segment = picture.segment(id)
+        """Returns what shows an object by its own id, which in the picture may have another."""
+        segment = picture.segment(request.id)
         prompt = Prompt(id=id, class_id=segment.class_id if segment else "")
         new = [
             PromptPoint(x=x, y=y, label=PromptPoint.FOREGROUND if there else PromptPoint.BACKGROUND)
@@ -189,7 +235,8 @@ class Viewer:
             self._objects.forget(id)
             prompt.box, prompt.points = list(request.box), new
             return prompt
-        prompt.points = self._objects.points(id, picture, new, request.mode == requests.STAY)
+        stays = request.mode == requests.STAY
+        prompt.points = self._objects.points(id, picture, segment, new, stays)
         if not new and segment is not None:
             roi = segment.roi
             right, bottom = roi.x_offset + roi.width, roi.y_offset + roi.height

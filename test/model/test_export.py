@@ -122,6 +122,7 @@ def test_files_say_what_they_are(exported: Path) -> None:
         assert metadata["weights"] == "demo" and metadata["image_size"] == "256"
         assert json.loads(metadata["config"])["embedding_dim"] == 128
         assert [entry.version for entry in model.opset_import if not entry.domain] == [OPSET]
+        assert {len(n.input) for n in model.graph.node if n.op_type == "Clip"} <= {3}
     names = [value.name for value in model.graph.input]
     assert names == [
         "embedding", "points", "labels", "mask_logits", "has_mask", "rows", "columns"

@@ -44,7 +44,9 @@ def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
     size = {"width": 320, "height": 240, "objects": 3, "seed": 5}
     # The demo weights think little of what they find by themselves.
     lax = {"everything_min_predicted_iou": 0.6, "everything_min_stability": 0.6}
-    with running(folder / "sam.log", stale_after=0.0, **lax) as node, peer(node) as listener:
+    # Of the images that are clicked on, the node then only has what it is sent.
+    short = {"frame_buffer": 1, "stale_after": 0.0}
+    with running(folder / "sam.log", **short, **lax) as node, peer(node) as listener:
         camera = ros_process(
             "mobile_sam_ros.demo.camera", folder / "camera.log", node.domain, rate=4.0, **size
         )

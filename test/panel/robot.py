@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from graph import Peer, Process
 
@@ -48,6 +50,19 @@ def panel(folder: Path, domain: int, **parameters: Any) -> Iterator[str]:
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def bare_socket(address: str) -> socket.socket:
+    """A WebSocket to the panel without a client, which would do what is proper."""
+    place = urlsplit(address)
+    connection = socket.create_connection(("127.0.0.1", place.port))
+    connection.sendall(
+        f"GET /socket HTTP/1.1\r\nHost: {place.netloc}\r\nUpgrade: websocket\r\n"
+        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+    )
+    assert b" 101 " in connection.recv(4096)
+    return connection
 
 
 @dataclass(frozen=True)

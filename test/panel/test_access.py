@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 from domains import free_domain
-from robot import panel, ros_process
+from robot import bare_socket, panel, ros_process
 
 from mobile_sam_ros.panel.access import Access, is_loopback
 
@@ -136,18 +136,24 @@ def test_only_who_knows_the_token_gets_in(tmp_path: Path) -> None:
         for path in ("/", "/panel.js", "/socket", "/?token=wrong", "/?token=", "/server.py"):
             answer = get(address, path)
             assert answer.status == 403 and "<canvas" not in answer.text, path
-        assert get(address, Cookie="mobile_sam_panel_token=wrong").status == 403
         entered = get(address, f"/?token={token}")
         assert entered.status == 303 and entered.headers["Location"] == "/"
         cookie = entered.headers["Set-Cookie"]
         assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
         pair = cookie.split(";")[0]
+        assert get(address, Cookie=f"{pair.split('=')[0]}=wrong").status == 403
         assert get(address, Cookie=pair).status == 200
         assert get(address, Cookie=pair, Origin="http://evil.example").status == 403
         with pytest.raises(aiohttp.WSServerHandshakeError):
             talk(address, lambda socket: socket.close())
         said = talk(address, lambda socket: problem(socket, "{}"), {"Cookie": pair})
         assert "do is None" in said
+
+
+def test_two_panels_of_a_host_do_not_share_a_cookie() -> None:
+    """Browsers send a host's cookies to all of its ports."""
+    names = [Access.to("0.0.0.0", token).cookie for token in ("mine", "yours", "mine")]
+    assert names[0] == names[2] != names[1] and "mine" not in names[0]
 
 
 @pytest.mark.parametrize(
@@ -164,6 +170,12 @@ def test_only_who_knows_the_token_gets_in(tmp_path: Path) -> None:
         (
             '{"do": "show", "number": 1, "id": "", "mode": "follow", "points": [[1, NaN, true]]}',
             "nan is not a place",
+        ),
+        (
+            '{"do": "show", "number": 1, "id": "", "mode": "follow", "box": [1, 2, 3, 1'
+            + "0" * 400
+            + "]}",
+            "is not a place",
         ),
         (
             '{"do": "show", "number": 1, "id": "", "mode": "follow", "points": [["1", 2, true]]}',
@@ -246,6 +258,16 @@ def test_it_ends_at_once_and_cleanly(number: int, tmp_path: Path) -> None:
     talk(address, end_it)
     assert process.wait(10) == 0, log.read_text()
     assert "Traceback" not in log.read_text()
+
+
+def test_it_ends_at_once_when_viewers_have_vanished(tmp_path: Path) -> None:
+    """Of whom nothing comes any more, no answer to a goodbye either."""
+    with panel(tmp_path, free_domain()) as address:
+        vanished = [bare_socket(address) for _ in range(4)]
+        begin = time.monotonic()
+    assert time.monotonic() - begin < 4
+    for connection in vanished:
+        connection.close()
 
 
 def test_a_port_that_is_taken_is_said(lonely_panel: str, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import shutil
-import socket
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 from graph import pixels
 from mobile_sam_ros.msg import Prompt, PromptArray
-from robot import Robot, panel
+from robot import Robot, bare_socket, panel
 from sensor_msgs.msg import Image
 
 from mobile_sam.segments import inner_points
@@ -134,15 +133,8 @@ def test_what_was_asked_for_is_done_when_who_asked_has_left(robot: Robot) -> Non
     stays = Prompt(id="mug", box=[10.0, 10.0, 60.0, 60.0])
     robot.peer.prompts.publish(PromptArray(mode=PromptArray.UNTIL_CLEARED, prompts=[stays]))
     robot.peer.wait(lambda: seen and seen[-1].segments, "the object")
-    place = urlsplit(robot.address)
     request = b'{"do": "clear"}'
-    with socket.create_connection(("127.0.0.1", place.port)) as connection:
-        connection.sendall(
-            f"GET /socket HTTP/1.1\r\nHost: {place.netloc}\r\nUpgrade: websocket\r\n"
-            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
-        )
-        assert b" 101 " in connection.recv(4096)
+    with bare_socket(robot.address) as connection:
         # RFC 6455, section 5.2: a text, then a close, both masked with zeros.
         text = bytes([0x81, 0x80 | len(request)]) + bytes(4) + request
         connection.sendall(text + bytes([0x88, 0x80]) + bytes(4))
@@ -162,6 +154,7 @@ def test_a_page_outlives_its_connection_and_the_panel(
     labels = paused_truth(page, robot, truths)
     wanted = largest(labels)
     ((x, y),) = inner_points(labels == wanted, 1).tolist()
+    page.wait_for_function("!asked")  # the one that was on its way has come
     page.evaluate("socket.close()")
     page.wait_for_function("document.getElementById('status').innerText.includes('trying again')")
     page.wait_for_function("document.getElementById('status').className === 'well'")
@@ -177,6 +170,19 @@ def test_a_page_outlives_its_connection_and_the_panel(
     window.evaluate("picture.header.number = Number.MAX_SAFE_INTEGER")
     with panel(tmp_path, robot.node.domain, port=urlsplit(address).port):
         window.wait_for_function("picture.header.number < Number.MAX_SAFE_INTEGER")
+    window.close()
+
+
+def test_a_page_that_gets_no_entry_any_more_says_so(
+    browser: Any, robot: Robot, tmp_path: Path
+) -> None:
+    window = browser.new_page(bypass_csp=True)
+    with panel(tmp_path, robot.node.domain, token="first") as address:
+        window.goto(address)
+        window.wait_for_function("picture !== null")
+    with panel(tmp_path, robot.node.domain, token="second", port=urlsplit(address).port):
+        window.wait_for_function("$('status').innerText.includes('the one that it prints')")
+        assert window.inner_text("#status").startswith("No entry: the panel's address is")
     window.close()
 
 
@@ -221,12 +227,53 @@ def test_corrections_are_of_the_selected_object(
     assert [point.label for point in correction.points] == [1, 1, 0]
     found = np.array([(point.x, point.y) for point in correction.points])
     assert np.abs(found - [(x, y), (x + 1, y), (1, 1)]).max() < 0.5
-    assert all(nanoseconds(message.header.stamp) for message in prompts[-2:])
     assert page.evaluate("picture.header.objects.length") == 2
     page.keyboard.press("Escape")
     click(page, x, y, modifiers=["Shift"])
     page.wait_for_function("!document.getElementById('problem').hidden")
     assert "Select an object first" in page.inner_text("#problem")
+
+
+def test_two_quick_clicks_in_a_paused_picture_are_two_objects(
+    page: Any, robot: Robot, truths: list[Image]
+) -> None:
+    labels = paused_truth(page, robot, truths)
+    for label in [label for label in np.unique(labels) if label][:2]:
+        ((x, y),) = inner_points(labels == label, 1).tolist()
+        click(page, x, y)
+    page.wait_for_function("picture.header.still && picture.header.objects.length === 2")
+    page.click("#pause")
+    page.wait_for_function("!picture.header.still && picture.header.objects.length === 2")
+
+
+def test_a_click_into_the_stream(page: Any, robot: Robot, truths: list[Image]) -> None:
+    """Followed from then on; or only in that image, which is held."""
+    labels = paused_truth(page, robot, truths)
+    ((x, y),) = inner_points(labels == largest(labels), 1).tolist()
+    page.click("#pause")
+    click(page, x, y)
+    page.wait_for_function("picture.header.objects.some((o) => o.state === 'active')")
+    assert not page.evaluate("picture.header.still")
+    page.select_option("#mode", "once")
+    click(page, 5, 5)
+    page.wait_for_function("paused && picture.header.objects.some((o) => o.id === selected)")
+
+
+def test_what_stays_at_its_place_can_be_followed_instead(
+    page: Any, robot: Robot, truths: list[Image]
+) -> None:
+    """And is then not at its place as well."""
+    labels = paused_truth(page, robot, truths)
+    ((x, y),) = inner_points(labels == largest(labels), 1).tolist()
+    page.click("#pause")
+    page.select_option("#mode", "stay")
+    click(page, x, y)
+    page.wait_for_function("picture.header.objects.length === 1")
+    id = page.evaluate("selected")
+    page.click("#objects button[title=Follow]")
+    page.wait_for_function("picture.header.objects.some((o) => o.state === 'active')")
+    page.wait_for_function("picture.header.objects.every((o) => o.state !== '')")
+    assert page.evaluate("picture.header.objects.map((o) => o.id)") == [id]
 
 
 def test_everything_and_following_one_of_it(
@@ -238,10 +285,10 @@ def test_everything_and_following_one_of_it(
     mask, _ = painted(page)
     assert mask_iou(mask, labels > 0) > 0.5
     keep(page, tmp_path, "panel_everything.png")
-    page.wait_for_timeout(5500)  # more images than the node keeps
     page.click("#objects button[title=Follow] >> nth=0")
     page.wait_for_function("!picture.header.still && picture.header.objects.length === 1")
     page.wait_for_function("picture.header.objects[0].state === 'active'")
+    assert page.evaluate("picture.header.objects[0].id === selected && /^object_/.test(selected)")
 
 
 def test_pause_holds_the_picture_and_step_takes_one(page: Any) -> None:

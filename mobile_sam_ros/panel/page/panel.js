@@ -7,6 +7,7 @@ const context = canvas.getContext("2d");
 const DRAG_PIXELS = 8; // of the screen, from which on a click is a box
 const GRAPH_REPORTS = 120;
 const PROBLEM_SECONDS = 8;
+const REFUSAL_SECONDS = 3;
 
 let socket;
 let picture = null; // what is shown: {header, image, painted}
@@ -24,15 +25,31 @@ function connect() {
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
   socket = new WebSocket(`${scheme}//${location.host}/socket`);
   socket.binaryType = "arraybuffer";
-  socket.onopen = () => { asked = false; again = true; askNext(); };
+  socket.onopen = () => {
+    asked = false;
+    again = true;
+    if (!paused || stepping) askNext();
+  };
   socket.onmessage = (event) => {
     if (typeof event.data === "string") takeReport(JSON.parse(event.data));
     else takePicture(event.data);
   };
-  socket.onclose = () => {
+  socket.onclose = async () => {
     showStatus(false, "No connection to the robot; trying again…");
-    setTimeout(connect, 1000);
+    const why = await refusal();
+    if (why) showStatus(false, why);
+    else setTimeout(connect, 1000);
   };
+}
+
+// Why the panel does not let this page in, if it says so: a WebSocket's failure tells nothing.
+async function refusal() {
+  try {
+    const answer = await fetch("/", {signal: AbortSignal.timeout(REFUSAL_SECONDS * 1000)});
+    return answer.status === 403 ? await answer.text() : "";
+  } catch {
+    return "";
+  }
 }
 
 function send(request) {
@@ -44,6 +61,12 @@ function askNext() {
   if (asked) return;
   asked = true;
   send({do: "next", after: picture && !again ? picture.header.number : 0});
+}
+
+// Gives back a picture's memory, for which the browser would let many gather.
+function release({image, painted}) {
+  image.close();
+  if (painted) painted.close();
 }
 
 async function takePicture(data) {
@@ -62,9 +85,12 @@ async function takePicture(data) {
   const wanted = header.still || !paused || stepping;
   if (wanted && (!picture || again || header.number > picture.header.number)) {
     stepping = again = false;
+    if (picture) release(picture);
     picture = {header, image, painted};
     draw();
     listObjects();
+  } else {
+    release({image, painted});
   }
   if (!paused) askNext();
 }
