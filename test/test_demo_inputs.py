@@ -97,7 +97,12 @@ def test_labels_of_an_image_with_padded_rows(order: str) -> None:
     labels = np.array([[0, 1, 300], [2, 0, 65535]], np.uint16)
     rows = np.pad(labels.astype(f"{order}u2"), ((0, 0), (0, 2)))
     message = SimpleNamespace(
-        height=2, width=3, step=10, is_bigendian=int(order == ">"), data=rows.tobytes()
+        height=2,
+        width=3,
+        encoding="mono16",
+        step=10,
+        is_bigendian=int(order == ">"),
+        data=rows.tobytes(),
     )
     result = labels_from_image(message)
     assert result.dtype == np.uint16
@@ -166,3 +171,5 @@ def test_procedural_scene_has_truth() -> None:
 def test_numbers_are_ordered_as_numbers() -> None:
     names = ["b2", "a10", "a9", "a", "10", "a9b1"]
     assert sorted(names, key=natural_order) == ["10", "a", "a9", "a9b1", "a10", "b2"]
+    names = ["m²", "m10", "²", "m２", "m1"]  # a superscript is no digit; a wide one is
+    assert sorted(names, key=natural_order) == ["m1", "m２", "m10", "m²", "²"]

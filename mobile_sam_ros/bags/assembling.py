@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from mobile_sam_ros.bags.matching import Moment
 from mobile_sam_ros.bags.new_bag import NewBag, reliable
 from mobile_sam_ros.bags.plain_messages import result_classes
 from mobile_sam_ros.bags.segmenting import Request
-from mobile_sam_ros.bags.source import SourceBag
+from mobile_sam_ros.bags.source import BagError, SourceBag, embedded_types
 from mobile_sam_ros.bags.space import Space
 from mobile_sam_ros.conversions import rgb_from_message
 from mobile_sam_ros.identity import Identity
@@ -65,16 +65,49 @@ class Plan:
         return f"{self.prefix}/{output}"
 
 
+def check_types(source: SourceBag, plan: Plan) -> None:
+    """Checks that the topics to be copied are of the types that the outputs are of.
+
+    A bag has one definition of each type: theirs would be taken for that of the outputs.
+
+    Raises:
+        BagError: one was recorded with another version of a type.
+    """
+    own = {plan.topic(output) for output in plan.outputs}
+    store = result_classes().store
+    for connection in source.connections:
+        topic, name = connection.topic, connection.msgtype
+        outputs = [output for output in plan.outputs if _type_of(output) == name]
+        types = embedded_types(connection) if outputs and topic not in own else None
+        if types is None or types.hash_rihs01(name) == store.hash_rihs01(name):
+            continue
+        advice = f"choose --outputs without {', '.join(outputs)}"
+        for output in outputs:
+            if topic.endswith(f"/{output}"):
+                prefix = topic.removesuffix(f"/{output}") or "/"
+                advice = f"leave it out with --prefix {prefix} --replace, or {advice}"
+        raise BagError(
+            f"{source.path}: topic {topic} was recorded with another version of {name}, and a bag "
+            f"has one: {advice}"
+        )
+
+
+def _type_of(output: str) -> str:
+    return LABEL_INFO_TYPE if output == LABEL_INFO else TYPES[output]
+
+
 @dataclass
 class Summary:
     """What was written.
 
     images: with results.
     objects: in all of them together, those with a mask.
+    missing: what outputs could not be made of, as text.
     """
 
     images: int = 0
     objects: int = 0
+    missing: list[str] = field(default_factory=list)
 
 
 class _ResultTopics:
@@ -86,7 +119,7 @@ class _ResultTopics:
         self._topics: dict[str, Connection] = {}
         for output in OUTPUTS:
             if output in plan.outputs:
-                name = LABEL_INFO_TYPE if output == LABEL_INFO else TYPES[output]
+                name = _type_of(output)
                 # As the node publishes them, so that a player does.
                 qos = reliable(1, True) if output == LABEL_INFO else reliable(2, False)
                 topic = plan.topic(output)
@@ -158,7 +191,9 @@ def assemble(
         topics = _ResultTopics(bag, plan)
         space = None
         if not THREE_D.isdisjoint(plan.outputs):
-            space = Space(source, plan.depth, plan.camera_info, plan.depth_slop, complain)
+            space = Space(
+                *(source, plan.depth, plan.camera_info, plan.depth_slop, request.start, complain)
+            )
         decode = source.decoder(request.image)
         results = _results(journal)
         number = 0
@@ -168,10 +203,13 @@ def assemble(
             progress()
             if connection.topic != request.image or not request.includes(log):
                 continue
-            result, following = next(results)
+            result, following = next(results, (None, None))
             number += 1
-            if result.log != log:
-                raise ValueError(f"{source.path}: image {number} is not the one that was segmented")
+            if result is None or result.log != log:
+                raise BagError(
+                    f"{source.path}: image {number} is not the one that was segmented: begin anew "
+                    "with --restart"
+                )
             if result.segments is None:
                 continue
             message = decode(data)
@@ -185,6 +223,8 @@ def assemble(
             exports.add(number - 1, message, image, segments, identities)
             summary.images += 1
             summary.objects += int(np.count_nonzero(segments.area))
+        if space is not None:
+            summary.missing = space.missing()
     return summary
 
 

@@ -18,6 +18,7 @@ _NAME = "bag-report"
 _TRUTH = "/truth/labels"  # what the demo's camera calls it
 _SAME_CLOCK = 60.0  # seconds that a mask may come after its stamp, if both are of one clock
 _WORST = 5
+_SHOWN_PROBLEMS = 5
 _DESCRIPTION = """
 Reads a bag with images and the node's segments, as `ros2 bag record` records them and `make demo`
 leaves one, and writes latency.png, rates.png, quality.png and report.txt. Latencies are from the
@@ -56,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
         results = [topic for topic in source.topics(*IMAGE_TYPES) if topic.startswith(prefix)]
         image = options.image or source.only_topic(IMAGE_TYPES, "--image", [truth, *results])
         source.check(image, *IMAGE_TYPES)
+        source.check_order(image, segments, truth)
         measured = measure(source, image, segments, truth)
     if not measured.images or not measured.results:
         raise BagError(f"{options.bag}: no message of {image} and {segments} can be read")
@@ -91,6 +93,7 @@ def _images(measured: Measurements) -> str:
     ]
     rows = [(without, "without results"), (empty, "with results, but no mask in them")]
     rows += [(measured.damaged, "messages that could not be read")]
+    rows += [(count, text) for text, count in measured.unusable.most_common(_SHOWN_PROBLEMS)]
     is_live = any(measured.latencies().values())  # else another node's diagnostics
     rows += [
         (int(measured.counters.get(name, 0)), f"{name}: {meaning}")

@@ -163,12 +163,6 @@ class Journal:
         """Returns the log times of the first and the last image that are done."""
         return self._database.execute("SELECT MIN(log), MAX(log) FROM results").fetchone()
 
-    def last(self) -> tuple[int, int]:
-        """Returns the log time of the last image that is done, and how many of those that are done
-        have it; 0 and 0 before the first one."""
-        query = "SELECT log, COUNT(*) FROM results GROUP BY log ORDER BY MAX(number) DESC LIMIT 1"
-        return self._database.execute(query).fetchone() or (0, 0)
-
     def checkpoint(self, state: State) -> None:
         """Keeps what is needed to go on after the last result."""
         file = io.BytesIO()

@@ -60,7 +60,11 @@ class Companions:
                 left for it.
         """
         while self._ahead is not None and self._ahead.log <= image.log + self._reach:
-            self._waiting.append(self._ahead)
+            # Never kept: of a part of a bag, or after a gap, much lies before the image.
+            if self._ahead.log < image.log - self._reach:
+                self._lose(self._ahead)
+            else:
+                self._waiting.append(self._ahead)
             self._ahead = next(self._messages, None)
         own = [moment for moment in self._waiting if self._belongs(moment, image, following)]
         left = [moment for moment in self._waiting if moment not in own]
@@ -69,6 +73,12 @@ class Companions:
             if moment not in self._waiting:
                 self._lose(moment)
         return sorted(own, key=lambda moment: abs(moment.stamp - image.stamp))
+
+    def nearest(self, image: Moment) -> int | None:
+        """Returns the least difference between the stamp of an image and those beyond the slop, in
+        nanoseconds; None if there are none within its reach."""
+        differences = (abs(moment.stamp - image.stamp) for moment in self._waiting if moment.stamp)
+        return min((value for value in differences if value > self._slop), default=None)
 
     def close(self) -> None:
         """Loses those that wait in vain, after the last image."""

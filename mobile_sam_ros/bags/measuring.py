@@ -6,6 +6,7 @@ Read once, message by message; only numbers are kept, so that long bags can be m
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,6 +68,7 @@ class Measurements:
     truths: None if the bag has no truth.
     counters: what the node itself counted, the last time that it said so.
     damaged: messages that could not be read.
+    unusable: what is wrong with images of the truth, and of how many.
     """
 
     images: dict[int, int] = field(default_factory=dict)
@@ -76,6 +78,7 @@ class Measurements:
     truths: list[Truth] | None = None
     counters: dict[str, str] = field(default_factory=dict)
     damaged: int = 0
+    unusable: Counter[str] = field(default_factory=Counter)
 
     @property
     def begin(self) -> int:
@@ -129,9 +132,12 @@ def measure(source: SourceBag, image: str, segments: str, truth: str = "") -> Me
                 found.masks.append(_mask(moment.stamp, item, now[item.id], before.get(item.id)))
         before = now
         for near in truths.of(moment, None)[:1]:
-            labels = labels_from_image(near.message)
             assert found.truths is not None
-            found.truths += compared(moment.stamp, labels, items, crops)
+            try:
+                labels = _labels(near.message, (moment.message.height, moment.message.width))
+                found.truths += compared(moment.stamp, labels, items, crops)
+            except BadMessage as error:
+                found.unusable[f"{truth}: {error}"] += 1
     if any(c.topic == _DIAGNOSTICS and c.msgcount for c in source.connections):
         node = segments.rpartition("/")[0]
         for moment in _moments(source, _DIAGNOSTICS, found):
@@ -147,6 +153,16 @@ def _moments(source: SourceBag, topic: str, found: Measurements) -> Iterator[Mom
             yield Moment(log, nanoseconds(message.header.stamp), message)
         except BadMessage:
             found.damaged += 1
+
+
+def _labels(message: Any, image_hw: tuple[int, int]) -> NDArray[np.uint16]:
+    labels = labels_from_image(message)
+    if labels.shape != image_hw:
+        raise BadMessage(
+            f"label image has size {message.width}x{message.height}, the masks "
+            f"{image_hw[1]}x{image_hw[0]}"
+        )
+    return labels
 
 
 def _mask(stamp: int, item: Any, crop: NDArray[np.bool_], before: NDArray[np.bool_] | None) -> Mask:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -130,6 +131,12 @@ def _add_detections(group: argparse._ArgumentGroup) -> None:
         help="that their stamp may differ from their image's, if none is equal (%(default)s)",
     )
     add(
+        "--match-frame-id",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="refuse those with another frame_id than their image",
+    )
+    add(
         "--detections-fields",
         default="",
         metavar="LAYOUT",
@@ -224,7 +231,7 @@ def _number(low: float, high: float = float("inf")) -> Callable[[str], float]:
             value = float(text)
         except ValueError:
             value = float("nan")
-        if not low <= value <= high:
+        if not (low <= value <= high and math.isfinite(value)):
             limit = f"from {low:g} on" if high == float("inf") else f"from {low:g} to {high:g}"
             raise argparse.ArgumentTypeError(f"{text!r} is no number {limit}")
         return value

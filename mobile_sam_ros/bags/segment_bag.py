@@ -25,7 +25,7 @@ from mobile_sam.checkpoints import WeightsError
 from mobile_sam.cli.errors import UserError
 from mobile_sam.cli.model_options import load_predictor
 from mobile_sam.cli.prompt_options import everything_settings
-from mobile_sam_ros.bags.assembling import Plan, Summary, assemble
+from mobile_sam_ros.bags.assembling import Plan, Summary, assemble, check_types
 from mobile_sam_ros.bags.exports import Exports
 from mobile_sam_ros.bags.journal import Journal, JournalError
 from mobile_sam_ros.bags.options import chosen_outputs, make_parser
@@ -167,6 +167,7 @@ def _request(source: SourceBag, options: argparse.Namespace) -> Request:
         detections=options.detections,
         detections_fields=options.detections_fields,
         match_slop=int(options.match_slop * 1e9),
+        match_frame_id=options.match_frame_id,
         selection=Selection(
             options.min_score,
             class_names(options.classes),
@@ -184,6 +185,7 @@ def _request(source: SourceBag, options: argparse.Namespace) -> Request:
     )
     if request.detections:
         detections_reader(source, request)
+    source.check_order(image, request.detections, options.depth)
     return request
 
 
@@ -228,6 +230,7 @@ def _plan(source: SourceBag, options: argparse.Namespace) -> Plan:
             f"{source.path} has {', '.join(twice)} already: choose another --prefix, or leave the "
             "old ones out with --replace"
         )
+    check_types(source, plan)
     return plan
 
 
@@ -288,6 +291,8 @@ def _tell(
         print(f"{_NAME}: {text}" + (f" ({count} times)" if count > 1 else ""), file=sys.stderr)
     if len(different) > _SHOWN_PROBLEMS:
         print(f"{_NAME}: {len(problems)} problems in all", file=sys.stderr)
+    for text in summary.missing:
+        print(f"{_NAME}: {text}", file=sys.stderr)
     if unreadable:
         print(f"{_NAME}: {unreadable} images could not be read", file=sys.stderr)
     print(f"{summary.objects} objects in {summary.images} images")

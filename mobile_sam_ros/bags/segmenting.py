@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from time import monotonic
 from typing import Any
 
@@ -12,11 +13,12 @@ from numpy.typing import NDArray
 
 import mobile_sam
 from mobile_sam.everything import EverythingSettings, segment_everything
+from mobile_sam.quoting import quoted
 from mobile_sam.segments import concatenate
 from mobile_sam_ros.bags.journal import Journal, Result, State
 from mobile_sam_ros.bags.matching import Companions, Moment
 from mobile_sam_ros.bags.plain_messages import PlainClasses, result_classes
-from mobile_sam_ros.bags.source import BagError, SourceBag
+from mobile_sam_ros.bags.source import FALL, BagError, SourceBag
 from mobile_sam_ros.candidates import Selection, best, of_detections, why_left_out
 from mobile_sam_ros.conversions import BadMessage, nanoseconds, rgb_from_message
 from mobile_sam_ros.detections import STANDARD, reader
@@ -79,6 +81,7 @@ class Request:
     detections: topic of boxes; empty: none.
     detections_fields: the layout of its messages, see `mobile_sam_ros.detections`.
     match_slop: nanoseconds that a detection's stamp may differ from its image's.
+    match_frame_id: detections with another frame_id than their image are refused.
     selection: which detections count.
     prompts: objects to follow.
     track_detections: detections start objects that are followed, too.
@@ -93,6 +96,7 @@ class Request:
     detections: str = ""
     detections_fields: str = ""
     match_slop: int = 0
+    match_frame_id: bool = True
     selection: Selection = field(default_factory=Selection)
     prompts: Sequence[TimedPrompt] = ()
     track_detections: bool = False
@@ -132,7 +136,7 @@ class Segmenter:
         self._predictor, self._request, self._complain = predictor, request, complain
         self._following = Following(predictor, complain)
         self._prepared: set[tuple[int, int]] = set()
-        self._last = -1  # log time of the last image
+        self._last = -1  # the latest log time of an image
 
     def segment(
         self, moment: Moment, detections: Sequence[Any]
@@ -196,7 +200,7 @@ class Segmenter:
     def _due(self, log: int, image_hw: tuple[int, int]) -> list[Shown]:
         """Returns the prompts that are shown in the image of a log time, the next one."""
         due = [prompt for prompt in self._request.prompts if self._last < prompt.log <= log]
-        self._last = log
+        self._last = max(self._last, log)  # else a prompt is shown again where they fall
         for prompt in due:
             prompt.check(image_hw)
         return [(prompt.prompt, prompt.identity) for prompt in due]
@@ -264,7 +268,12 @@ def segment_images(
         try:
             if isinstance(image.message, BadMessage):
                 raise image.message
-            detections = [item for moment in near for item in moment.message.detections]
+            detections = [
+                item
+                for moment in near
+                if _is_of_this_camera(moment.message, image.message, request, wrong)
+                for item in moment.message.detections
+            ]
             found, identities = segmenter.segment(image, detections)
             header = image.message.header
             message = segments_message(header, found.image_size, found, identities, classes)
@@ -290,16 +299,37 @@ def segment_images(
 def _images(source: SourceBag, request: Request, journal: Journal) -> Iterator[Moment]:
     """Yields the images that are not done; `message` is the error of those that cannot be read."""
     decode = source.decoder(request.image)
-    last, with_last = journal.last()
-    messages = source.messages([request.image], last or request.start, request.stop)
-    for number, (_, log, data) in enumerate(messages):
-        if number < with_last:
-            continue
+    since = _since(request, journal)
+    done = len(journal.moments(since or 0))
+    messages = source.messages([request.image], since, request.stop)
+    for _, log, data in islice(messages, done, None):
         try:
             message = decode(data)
             yield Moment(log, nanoseconds(message.header.stamp), message)
         except BadMessage as error:
             yield Moment(log, 0, error)
+
+
+def _since(request: Request, journal: Journal) -> int | None:
+    """Returns a log time that no image that is not done is before; None: the bag's beginning."""
+    if not len(journal):
+        return request.start
+    _, newest = journal.span()
+    return max(newest - FALL, request.start or 0)
+
+
+def _is_of_this_camera(
+    message: Any, image: Any, request: Request, wrong: Callable[[str], None]
+) -> bool:
+    """Whether the frame_ids agree: cameras that are triggered together have equal stamps."""
+    given, wanted = message.header.frame_id, image.header.frame_id
+    if not request.match_frame_id or not given or not wanted or given == wanted:
+        return True
+    wrong(
+        f"{request.detections}: frame_id {quoted(given)} is not that of the image of its stamp, "
+        f"{quoted(wanted)}: is this another camera's? If not, give --no-match-frame-id"
+    )
+    return False
 
 
 def _companions(
@@ -313,8 +343,7 @@ def _companions(
     topic = request.detections
     if not topic:
         return Companions(iter(()), 0, 0)
-    last, _ = journal.last()
-    begin = last or request.start or 0
+    begin = _since(request, journal) or 0
     stop = None if request.stop is None else request.stop + _REACH
     decode, as_standard = source.decoder(topic), detections_reader(source, request)
 
@@ -324,9 +353,10 @@ def _companions(
                 message = as_standard(decode(data))
                 yield Moment(log, nanoseconds(message.header.stamp), message)
             except BadMessage as error:
-                wrong(f"{topic}: {error}")
+                if not is_known:
+                    wrong(f"{topic}: {error}")
 
-    is_known = True  # what belongs to none of the images that are done was said
+    is_known = len(journal) > 0  # what was read along with the images that are done was said
 
     def lose(moment: Moment) -> None:
         if request.includes(moment.log) and not is_known:

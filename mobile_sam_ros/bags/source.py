@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 from rosbags.interfaces import Connection, MessageDefinitionFormat
@@ -15,6 +17,8 @@ from mobile_sam_ros.bags.definitions import add_type
 from mobile_sam_ros.conversions import BadMessage
 
 _RECOVER = "`mcap recover` finds what can be read, `ros2 bag reindex` (sqlite3) mends the index"
+FALL = 1_000_000_000
+"""Nanoseconds by which the log times of a topic may fall from one file of a bag to the next."""
 _SUFFIXES = (".mcap", ".db3", ".zstd")
 _IDL_SEPARATOR = "=" * 80 + "\n"
 
@@ -50,7 +54,7 @@ class SourceBag:
             self._reader = Reader(self.path)
             self._reader.open()
         except Exception as error:  # each storage has errors of its own
-            raise BagError(f"{self.path}: cannot be read: {error}; {_RECOVER}") from error
+            raise BagError(f"{self.path}: cannot be read: {error}; {_advice(error)}") from error
         self.connections = sorted(self._reader.connections, key=lambda c: (c.topic, c.id))
         if any(".mcap" in file.suffixes for file in self.files()):
             self.storage = StoragePlugin.MCAP
@@ -130,6 +134,32 @@ class SourceBag:
             raise BagError(f"{self.path}: topic {topic} has no messages")
         return own[0].msgtype
 
+    def check_order(self, *topics: str) -> None:
+        """Checks that the log times of topics rise, but for `FALL` from one file to the next.
+
+        Within a file they always do. Only the beginning of each file is read, if that.
+
+        Raises:
+            BagError: the clock was set back while the bag was recorded, or a file is damaged.
+        """
+        end = 0
+        for file in getattr(self._reader.storage, "storages", ()):  # of a folder
+            if file.metadata.start_time < end - FALL:
+                # Other topics may begin early: what is kept for who comes later, is told again.
+                wanted = [c for c in file.connections if c.topic in topics]
+                try:
+                    first = next(file.messages(wanted), None) if wanted else None
+                except Exception as error:  # each storage has errors of its own
+                    name = f"{self.path}: {file.path.name}"
+                    raise BagError(f"{name}: cannot be read: {error}; {_RECOVER}") from error
+                if first is not None and first[1] < end - FALL:
+                    raise BagError(
+                        f"{self.path}: topic {first[0].topic}: {file.path.name} begins "
+                        f"{(end - first[1]) / 1e9:.3f} s before the end of the file before it: the "
+                        "clock was set back; give the files one by one"
+                    )
+            end = max(end, file.metadata.end_time)
+
     def described(self) -> str:
         """Returns the topics with types and numbers of messages, one a line."""
         width = max((len(c.topic) for c in self.connections), default=0)
@@ -146,7 +176,8 @@ class SourceBag:
         start: int | None = None,
         stop: int | None = None,
     ) -> Iterator[tuple[Connection, int, bytes]]:
-        """Yields connection, log time (nanoseconds) and bytes, in the order of the log times.
+        """Yields connection, log time (nanoseconds) and bytes, file by file in the order of the log
+        times.
 
         Args:
             topics: which of them; None: all.
@@ -207,6 +238,13 @@ class SourceBag:
 
     def _of(self, topic: str) -> list[Connection]:
         return [connection for connection in self.connections if connection.topic == topic]
+
+
+def _advice(error: Exception) -> str:
+    """Returns what can be done about a bag that cannot be opened."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"compressed files are unpacked into {gettempdir()}: set TMPDIR to another folder"
+    return _RECOVER
 
 
 def beside(bag: Path, what: str) -> Path:

@@ -9,6 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mobile_sam.quoting import quoted
+from mobile_sam_ros.conversions import BadMessage
+
+_LABELS = {"mono8": "u1", "8UC1": "u1", "mono16": "u2", "16UC1": "u2", "32SC1": "i4"}
 _SMOOTHING = (5, 5)
 _THRESHOLD = 25  # squared distance from the background, in its standard deviations
 _LEARNING_RATE = 1 / 300  # what rests becomes background after about 30 frames
@@ -21,11 +25,29 @@ _NEAR = 4  # pixels between boxes that are taken for one object
 
 
 def labels_from_image(message: Any) -> NDArray[np.uint16]:
-    """Returns a label image, mono16 or 16UC1 as a message, as uint16 (H, W)."""
-    kind = np.dtype(np.uint16).newbyteorder(">" if message.is_bigendian else "<")
-    rows = np.frombuffer(message.data, np.uint8, message.height * message.step)
-    rows = rows.reshape(message.height, message.step)[:, : message.width * 2]
-    return np.ascontiguousarray(rows).view(kind).astype(np.uint16, copy=False)
+    """Returns a label image as uint16 (H, W).
+
+    Raises:
+        BadMessage: an encoding of other things than labels, fewer data than it needs, or labels
+            that are not from 0 to 65535.
+    """
+    if message.encoding not in _LABELS:
+        raise BadMessage(
+            f"label image has encoding {quoted(message.encoding)}, not one of {', '.join(_LABELS)}"
+        )
+    kind = np.dtype(_LABELS[message.encoding]).newbyteorder(">" if message.is_bigendian else "<")
+    height, step, row = message.height, message.step, message.width * kind.itemsize
+    if not height or not row or step < row or len(message.data) < height * step:
+        raise BadMessage(
+            f"label image of encoding {message.encoding} has size {message.width}x{height}, step "
+            f"{step} and {len(message.data)} bytes of data"
+        )
+    rows = np.frombuffer(message.data, np.uint8, height * step).reshape(height, step)[:, :row]
+    labels = np.ascontiguousarray(rows).view(kind)
+    for label in (labels.min(), labels.max()):
+        if not 0 <= label <= np.iinfo(np.uint16).max:
+            raise BadMessage(f"label image of encoding {message.encoding} has label {label}")
+    return labels.astype(np.uint16, copy=False)
 
 
 def label_boxes(labels: NDArray[np.uint16], min_area: int) -> dict[int, NDArray[np.float32]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import yaml
 from rclpy.serialization import serialize_message
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
@@ -102,6 +104,37 @@ def write_bag(
                 connections[topic] = writer.add_connection(topic, name, typestore=store)
             data = message if isinstance(message, bytes) else serialize_message(message)
             writer.write(connections[topic], time, data)
+    return path
+
+
+def split_bag(path: Path, *parts: Iterable[Record]) -> Path:
+    """Writes a bag of several files, each with records of its own; returns the path."""
+    path.mkdir()
+    information: list[dict[str, Any]] = []
+    for number, records in enumerate(parts):
+        part = write_bag(path / f"run_{number}", records)
+        text = (part / "metadata.yaml").read_text()
+        information.append(yaml.safe_load(text)["rosbag2_bagfile_information"])
+        (part / f"run_{number}.mcap").rename(path / f"run_{number}.mcap")
+        shutil.rmtree(part)
+    topics: dict[str, Any] = {}
+    for item in (item for part in information for item in part["topics_with_message_count"]):
+        known = topics.setdefault(item["topic_metadata"]["name"], item | {"message_count": 0})
+        known["message_count"] += item["message_count"]
+    files = [file for part in information for file in part["files"]]
+    begins = [file["starting_time"]["nanoseconds_since_epoch"] for file in files]
+    ends = [begin + file["duration"]["nanoseconds"]
+            for begin, file in zip(begins, files, strict=True)]  # fmt: skip
+    whole = information[0] | {
+        "relative_file_paths": [file["path"] for file in files],
+        "files": files,
+        "starting_time": {"nanoseconds_since_epoch": min(begins)},
+        "duration": {"nanoseconds": max(ends) - min(begins)},
+        "message_count": sum(file["message_count"] for file in files),
+        "topics_with_message_count": list(topics.values()),
+    }
+    text = yaml.safe_dump({"rosbag2_bagfile_information": whole})
+    (path / "metadata.yaml").write_text(text)
     return path
 
 

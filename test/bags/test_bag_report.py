@@ -16,6 +16,7 @@ from mobile_sam.segments import Segments, tight_box
 from mobile_sam_ros.bags.bag_report import main
 from mobile_sam_ros.bags.measuring import Truth, centred_iou, compared, measure
 from mobile_sam_ros.bags.source import SourceBag
+from mobile_sam_ros.conversions import image_message
 from mobile_sam_ros.identity import Identity
 from mobile_sam_ros.results import segments_message
 
@@ -123,6 +124,26 @@ def test_a_bag_made_afterwards_has_no_latency_and_perhaps_no_truth(
         "rates.png",
         "report.txt",
     ]
+
+
+def test_truth_that_cannot_be_compared_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = [SCENE.frame(i).labels for i in range(4)]
+    images = [
+        image_message(labels[0].astype(np.uint8), "mono8", header(0)),
+        image_message(SCENE.frame(1).image, "rgb8", header(1)),
+        *(image_message(np.ascontiguousarray(labels[i][::2, ::2]), "16UC1", header(i))
+          for i in (2, 3)),
+    ]  # fmt: skip
+    records = [(log(i), "/truth/labels", image) for i, image in enumerate(images)]
+    records += [make(i) for i in range(4) for make in (raw, result)]
+    bag = write_bag(tmp_path / "run", records)
+    assert main([str(bag), "--image", "/image", "--output", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "     1  /truth/labels: label image has encoding 'rgb8', not one of mono8" in said
+    assert "     2  /truth/labels: label image has size 64x48, the masks 128x96" in said
+    assert "1.000  true object 1, in 1 images" in said
 
 
 def test_without_matplotlib_there_is_the_table(

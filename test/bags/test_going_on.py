@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recorded import SCENE, boxes, of_topic, raw, write_bag
+from recorded import SCENE, boxes, log, of_topic, raw, split_bag, write_bag
 
 import mobile_sam
 from mobile_sam_ros.bags import segment_bag, segmenting
@@ -256,6 +256,59 @@ def mobile_sam_results() -> object:
     return assembling
 
 
+def test_files_that_overlap_a_little_lose_no_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image is recorded before those of the file before it: it is found by its number."""
+    parts = [[make(i) for i in part for make in (raw, boxes)] for part in ((0, 1, 3), (2, 4))]
+    split = split_bag(tmp_path / "run", *parts)
+    resumed, whole = tmp_path / "two/new", tmp_path / "one/new"
+    for path in (whole, resumed):
+        path.parent.mkdir()
+    for done in (3, 4):
+        with monkeypatch.context() as patch:
+            stop_after(done, patch)
+            assert segment(split, resumed, *DETECTIONS) == 130
+    encoded = count_encoded(monkeypatch)
+    assert segment(split, resumed, *DETECTIONS) == 0
+    assert len(encoded) == 1
+    assert segment(split, whole, *DETECTIONS) == 0
+    assert files(resumed) == files(whole)
+    read = of_topic(resumed, "/sam/segments")
+    assert [len(item.message.segments) for item in read] == [3] * 5
+
+
+def test_what_is_damaged_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = (log(1), "/detections", b"\0\1\0\0no detections")
+    records = [make(i) for i in range(3) for make in (raw, boxes)]
+    bag, output = write_bag(tmp_path / "run", [*records, damaged]), tmp_path / "new"
+    for done in (1, 2):
+        with monkeypatch.context() as patch:
+            stop_after(done, patch)
+            assert segment(bag, output, *DETECTIONS) == 130
+    capsys.readouterr()
+    assert segment(bag, output, *DETECTIONS) == 0
+    said = capsys.readouterr().err
+    assert said.count("/detections: not a vision_msgs/msg/Detection2DArray") == 1
+    assert "times)" not in said
+
+
+def test_results_of_too_few_images_are_said(
+    bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "new"
+    with monkeypatch.context() as patch:
+        stop_after(1, patch)
+        assert segment(bag, output, *DETECTIONS) == 130
+    with closing(sqlite3.connect(tmp_path / "new.partial/journal.sqlite3")) as database:
+        database.execute("PRAGMA user_version = 1")  # as if it were complete
+    assert segment(bag, output, *DETECTIONS) == 1
+    said = capsys.readouterr().err
+    assert f"{bag}: image 2 is not the one that was segmented: begin anew with --restart" in said
+
+
 def test_other_settings_are_refused_by_name(
     bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -267,6 +320,8 @@ def test_other_settings_are_refused_by_name(
     assert segment(bag, output, *DETECTIONS, "--min-score", "0.65") == 1
     said = capsys.readouterr().err
     assert "begun with --min-score 0.0, and now it is 0.65" in said and "--restart" in said
+    assert segment(bag, output, *DETECTIONS, "--no-match-frame-id") == 1
+    assert "with --match-frame-id True, and now it is False" in capsys.readouterr().err
     part = ["--end", "0.2", "--min-score", "0.65", "--restart"]
     assert segment(bag, output, *DETECTIONS, *part) == 0
     segments = of_topic(output, "/sam/segments")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -27,16 +29,17 @@ from recorded import (
     pixels,
     raw,
     read_bag,
+    split_bag,
     type_name,
     write_bag,
 )
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
-from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header, String
 
 from mobile_sam_ros.bags.segment_bag import main
+from mobile_sam_ros.bags.source import BagError, SourceBag
 from mobile_sam_ros.conversions import image_message
 
 DETECTIONS = ("--detections", "/detections")
@@ -209,37 +212,69 @@ def test_types_that_are_defined_in_idl(tmp_path: Path) -> None:
         assert (read.message.value, read.message.unit) == (36.6, "C")
 
 
-# --- Three dimensions -----------------------------------------------------------------------
+# --- Several files ---------------------------------------------------------------------------
 
 
-def depth(index: int, metres: float) -> Record:
-    """A wall, recorded a little after its image."""
-    values = np.full(SIZE_HW, round(metres * 1000), np.uint16)
-    return log(index, 9_000_000), "/depth", image_message(values, "16UC1", header(index))
+def test_a_clock_that_was_set_back_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Between two files; in one of them messages are sorted by it."""
+    parts = [[make(i) for i in part for make in (raw, boxes)] for part in ((50, 51), (0, 1))]
+    bag = split_bag(tmp_path / "run", *parts)
+    assert segment(bag, *DETECTIONS) == 1
+    said = capsys.readouterr().err
+    assert f"{bag}: topic /image: run_1.mcap begins 5.135 s before the end of the file" in said
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+    assert segment(bag / "run_1.mcap", *DETECTIONS, "--output", tmp_path / "new") == 0
+    assert len(of_topic(tmp_path / "new", "/sam/segments")) == 2
 
 
-def test_objects_in_three_dimensions(tmp_path: Path) -> None:
-    info = CameraInfo(header=header(0), height=SIZE_HW[0], width=SIZE_HW[1])
-    info.p = [100.0, 0.0, 63.5, 0.0, 0.0, 100.0, 47.5, 0.0, 0.0, 0.0, 1.0, 0.0]
-    records = [f(i) for i in range(2) for f in (raw, boxes)]
-    records += [depth(0, 1.5), depth(1, 2.0), (log(1), "/info", info)]
-    bag = write_bag(tmp_path / "run", records)
-    topics = ["--depth", "/depth", "--camera-info", "/info"]
-    assert segment(bag, *DETECTIONS, *topics) == 0
-    new = tmp_path / "run_segmented"
-    for read, metres in zip(of_topic(new, "/sam/detections_3d"), (1.5, 2.0), strict=True):
-        assert [item.id for item in read.message.detections] == ["1", "2", "3"]
-        for item in read.message.detections:
-            assert item.bbox.center.position.z == pytest.approx(metres)
-            assert item.bbox.center.orientation.w == 1.0
-    cloud = of_topic(new, "/sam/points")[0].message
-    kind = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4"), ("label", "<u4")])
-    points = cloud.data.view(kind)
-    assert [field.name for field in cloud.fields] == list(kind.names or ())
-    labels = pixels(of_topic(new, "/sam/labels")[0].message)
-    column = np.round(points["x"] / points["z"] * 100 + 63.5).astype(int)
-    row = np.round(points["y"] / points["z"] * 100 + 47.5).astype(int)
-    assert len(points) > 500 and (labels[row, column] > 0).all()
+def test_what_is_kept_for_who_comes_later_may_be_told_again(tmp_path: Path) -> None:
+    told = (log(0), "/told", String(data="for ever"))
+    with SourceBag(split_bag(tmp_path / "run", [told, raw(0), raw(50)], [told, raw(51)])) as source:
+        source.check_order("/image")
+        with pytest.raises(BagError, match="topic /told: run_1.mcap begins 5.000 s before"):
+            source.check_order("/image", "/told")
+
+
+def test_no_room_to_unpack_is_no_damage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*files: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    bag = compressed_bag(tmp_path / "run", CompressionMode.FILE, StoragePlugin.MCAP)
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    assert segment(bag, *BOX) == 1
+    said = capsys.readouterr().err
+    assert "No space left on device; compressed files are unpacked into" in said
+    assert "set TMPDIR" in said and "recover" not in said
+
+
+# --- Other versions of types ----------------------------------------------------------------
+
+
+def test_outputs_are_not_given_another_version_of_their_type(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bag has one definition of each."""
+    store, name = get_typestore(Stores.LATEST), "mobile_sam_ros/msg/SegmentArray"
+    store.register(get_types_from_msg("std_msgs/Header header\nuint8[] first", name))
+    bag = tmp_path / "run"
+    with Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        writer.add_connection("/front/sam/segments", name, typestore=store)
+        image = writer.add_connection("/image", "sensor_msgs/msg/Image", typestore=store)
+        writer.write(image, log(0), serialize_message(raw(0)[2]))
+    assert segment(bag, *BOX) == 1
+    said = capsys.readouterr().err
+    assert f"topic /front/sam/segments was recorded with another version of {name}, and" in said
+    assert "leave it out with --prefix /front/sam --replace, or choose --outputs without" in said
+    assert not list(tmp_path.glob("run_*"))
+    for number, options in enumerate((["--outputs", "mask"], ["--prefix", "/front/sam"])):
+        output = tmp_path / f"new{number}"
+        assert segment(bag, *BOX, *options, "--replace", "--output", output) == 0
+    (read,) = of_topic(tmp_path / "new1", "/front/sam/segments")
+    assert [item.id for item in read.message.segments] == ["prompt_1"]
 
 
 # --- Other detectors ------------------------------------------------------------------------
@@ -382,6 +417,7 @@ def test_what_is_asked_for_and_cannot_be_done(
         (["--outputs", "mask,video"], "'video' is none of label_info, mask, labels"),
         (["--video", "out.gif"], "out.gif: a video's name ends in .mp4, .mov, .mkv, .avi"),
         (["--detections-size", "640"], "'640' is not WIDTHxHEIGHT"),
+        (["--end", "inf"], "'inf' is no number from 0 on"),
         (["--max-objects", "0"], "'0' is no number from 1 on"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from mobile_sam_ros.bags.matching import Companions, Moment
@@ -52,6 +54,26 @@ def test_messages_go_to_the_image_of_their_stamp(
     found, given_up = matched(IMAGES, moments(*others), slop)
     assert found == expected
     assert given_up == lost or others == [(1101, 900), (1102, 920)]
+
+
+def test_what_lies_before_the_first_image_is_not_kept() -> None:
+    """As of an image far into the bag, or after a gap."""
+    lost: list[int] = []
+    others, most = moments(*((10 * i, 10 * i + 2) for i in range(1, 2000))), 0
+
+    def read() -> Iterator[Moment]:
+        nonlocal most
+        for other in others:
+            yield other
+            most = max(most, len(companions._waiting))
+
+    companions = Companions(iter(()), 0, 100, lambda moment: lost.append(moment.message))
+    companions._messages = read()
+    companions._ahead = next(companions._messages)
+    (image,) = moments((19_000, 19_002))
+    assert [moment.message for moment in companions.of(image, None)] == [1899]
+    assert 0 < most <= 21 and lost == list(range(1889))
+    assert companions.nearest(image) == 10  # before and after it
 
 
 def test_what_nobody_wants_is_not_kept() -> None:

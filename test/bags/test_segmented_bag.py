@@ -206,6 +206,25 @@ def test_the_video_has_every_image_at_the_cameras_rate(folder: Path) -> None:
         assert np.abs(frame.astype(int) - SCENE.frame(index).image)[free].mean() < 20
 
 
+def test_boxes_of_another_camera_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cameras that are triggered together have equal stamps."""
+    found = [boxes(0), boxes(1)]
+    for _, _, message in found:
+        message.header.frame_id = "rear"
+    bag = write_bag(tmp_path / "run", [raw(0), raw(1), *found, boxes(1, only=(1,))])
+    for options, counts in ((["--match-frame-id"], [0, 1]), (["--no-match-frame-id"], [3, 4])):
+        output = tmp_path / options[0]
+        assert segment(bag, "--detections", "/detections", *options, "--output", output) == 0
+        said = capsys.readouterr().err
+        assert ("is this another camera's? If not, give --no-match-frame-id (2 times)" in said) is (
+            counts[0] == 0
+        )
+        read = of_topic(output, "/sam/segments")
+        assert [len(item.message.segments) for item in read] == counts
+
+
 # --- Other ways to say what to segment ------------------------------------------------------
 
 
