@@ -28,7 +28,10 @@ from mobile_sam_ros.conversions import image_message
 
 PROFILE = str(Path(__file__).parents[1] / "config/fastdds_large_images.xml")
 LARGE_DATA = {"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"}
-LARGE_SEGMENT = {"FASTDDS_DEFAULT_PROFILES_FILE": PROFILE}
+# The second is what Fast DDS 2 goes by.
+LARGE_SEGMENT = dict.fromkeys(
+    ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"), PROFILE
+)
 # What is set, for the publisher, for the listener.
 SETTINGS: tuple[tuple[str, dict[str, str], dict[str, str]], ...] = (
     ("nothing", {}, {}),

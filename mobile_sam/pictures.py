@@ -45,7 +45,7 @@ class Pictures:
 
     def __iter__(self) -> Iterator[Picture]:
         if self.path.is_dir():
-            for file in _image_files(self.path):
+            for file in image_files(self.path):
                 yield Picture(file.name, _read(file))
         elif self.rate:
             yield from _frames(self.path)
@@ -62,7 +62,7 @@ def open_pictures(path: Path) -> Pictures:
     if not path.exists():
         raise PictureError(f"{path}: no such file or folder")
     if path.is_dir():
-        files = _image_files(path)
+        files = image_files(path)
         if not files:
             raise PictureError(f"{path}: no image can be read from it")
         return Pictures(path, len(files), 0.0)
@@ -97,7 +97,8 @@ def natural_order(name: str) -> list[tuple[bool, int, str]]:
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
-def _image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path) -> list[Path]:
+    """Returns the images of a folder, by name."""
     files = sorted(folder.iterdir(), key=lambda file: natural_order(file.name))
     return [file for file in files if file.is_file() and cv2.haveImageReader(str(file))]
 

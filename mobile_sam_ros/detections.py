@@ -181,3 +181,15 @@ def standard(
         detection.results.append(hypothesis)
         result.detections.append(detection)
     return result
+
+
+def of_another_camera(detections: Any, image: Any) -> str:
+    """Returns why detections may be of another camera than the image of their stamp, by the headers
+    of both; empty if they are not: cameras that are triggered together have equal stamps."""
+    given, wanted = detections.frame_id, image.frame_id
+    if not given or not wanted or given == wanted:
+        return ""
+    return (
+        f"frame_id {quoted(given)} is not that of the image of its stamp, {quoted(wanted)}: is this "
+        "another camera's?"
+    )

@@ -222,11 +222,12 @@ class Following:
                 self._complain(f"prompt {identity.id!r} shows nothing that could be followed")
             else:
                 self._identities[identity.id] = identity
+        begun = prompts.keys() - set(empty)
         if is_aside:
-            self._elsewhere |= prompts.keys()
+            self._elsewhere |= begun
         else:
             self._newest = frame
-            self._elsewhere -= prompts.keys()
+            self._elsewhere -= begun
 
     def segments(
         self, embedding: mobile_sam.Embedding

@@ -102,7 +102,7 @@ def of_prompts(
 
 
 class PromptStore:
-    """The standing prompts. Used by the executor's thread alone, but for `named`."""
+    """The standing prompts. Used by the executor's thread alone, but for `named` and `remove`."""
 
     def __init__(self) -> None:
         self._prompts: dict[str, PromptMessage] = {}
@@ -124,18 +124,19 @@ class PromptStore:
         self._prompts |= {prompt.id: prompt for prompt in prompts}
         too_many = list(self._prompts)[: max(0, len(self._prompts) - most)]
         for id in too_many:
-            del self._prompts[id]
+            self._prompts.pop(id, None)
         return too_many
 
     def remove(self, id: str) -> bool:
-        """Forgets the prompt with an id; returns whether there was one."""
+        """Forgets the prompt with an id; returns whether there was one. Any thread may ask."""
         return self._prompts.pop(id, None) is not None
 
     def rename(self, id: str, class_id: str) -> bool:
         """Gives the prompt with an id another class; returns whether there was one."""
-        if id in self._prompts:
-            self._prompts[id].class_id = class_id
-        return id in self._prompts
+        prompt = self._prompts.get(id)
+        if prompt is not None:
+            prompt.class_id = class_id
+        return prompt is not None
 
     def clear(self) -> int:
         """Forgets all prompts and returns how many there were."""

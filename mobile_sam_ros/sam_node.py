@@ -22,11 +22,10 @@ from vision_msgs.msg import Detection2DArray
 
 import mobile_sam
 from mobile_sam.backends import device_memory, free_unused
-from mobile_sam.quoting import quoted
 from mobile_sam_ros import diagnostics, machine, parameters
 from mobile_sam_ros.conversions import nanoseconds
 from mobile_sam_ros.depth_input import DepthInput
-from mobile_sam_ros.detections import reader
+from mobile_sam_ros.detections import of_another_camera, reader
 from mobile_sam_ros.frames import Frame, FrameRing, Waiting
 from mobile_sam_ros.models import Models
 from mobile_sam_ros.msg import Prompt, PromptArray
@@ -370,15 +369,11 @@ class SamNode(LifecycleNode):
             self._order(Job(frame, prompts=message.prompts))
 
     def _is_of_this_camera(self, message: Detection2DArray, frame: Frame) -> bool:
-        """Whether the frame_ids agree: cameras that are triggered together have equal stamps."""
-        given, wanted = message.header.frame_id, frame.message.header.frame_id
-        if not self.values.match_frame_id or not given or not wanted or given == wanted:
+        """Whether detections are taken for an image; says why not."""
+        doubt = of_another_camera(message.header, frame.message.header)
+        if not self.values.match_frame_id or not doubt:
             return True
-        why = (
-            f"{self._topic_of(message)}: frame_id {quoted(given)} is not that of the image of its "
-            f"stamp, {quoted(wanted)}: is this another camera's? If not, set match_frame_id to "
-            "false"
-        )
+        why = f"{self._topic_of(message)}: {doubt} If not, set match_frame_id to false"
         self._statistics.count("detections/other_frame_id", why)
         self._complain(why)
         return False
@@ -392,6 +387,9 @@ class SamNode(LifecycleNode):
         """Takes a service's job; called on the services' thread."""
         mailbox = self._mailbox
         lost = job if mailbox is None else mailbox.put_request(job)
+        if lost is not job:
+            for prompt in job.tracked:
+                self._store.remove(prompt.id)
         if lost is not None and lost.reply is not None:
             lost.reply(None, "the node is not active" if lost is job else "too many wait")
 

@@ -84,8 +84,12 @@ class Services:
         return self._answer(
             response,
             request.image,
-            lambda frame, is_guest, reply: Job(
-                frame, prompts=prompts, tracked=tracked, is_guest=is_guest, reply=reply
+            lambda frame, reply: Job(
+                frame,
+                prompts=prompts,
+                tracked=tracked,
+                is_guest=bool(request.image.height),
+                reply=reply,
             ),
         )
 
@@ -93,19 +97,12 @@ class Services:
         self, request: SegmentEverything.Request, response: SegmentEverything.Response
     ) -> SegmentEverything.Response:
         return self._answer(
-            response,
-            request.image,
-            lambda frame, is_guest, reply: Job(
-                frame, everything=True, is_guest=is_guest, reply=reply
-            ),
+            response, request.image, lambda frame, reply: Job(frame, everything=True, reply=reply)
         )
 
-    def _answer(
-        self, response: Any, image: Image, make_job: Callable[[Frame, bool, Reply], Job]
-    ) -> Any:
+    def _answer(self, response: Any, image: Image, make_job: Callable[[Frame, Reply], Job]) -> Any:
         """Fills a response with what the worker replies."""
-        is_guest = bool(image.height)
-        frame = Frame(image) if is_guest else self._newest()
+        frame = Frame(image) if image.height else self._newest()
         if frame is None:
             response.success = False
             response.message = f"no image has come on {self._image_topic}, and the request has none"
@@ -119,7 +116,7 @@ class Services:
                 response.segments = segments
             done.set()
 
-        self._submit(make_job(frame, is_guest, reply))
+        self._submit(make_job(frame, reply))
         if not done.wait(_PATIENCE_SECONDS):
             response.success = False
             response.message = f"no answer within {_PATIENCE_SECONDS:g} s"

@@ -125,7 +125,8 @@ def launch_files() -> str:
 
 
 INHERITED = {
-    "demo.launch.py": "Arguments are those of sam.launch.py, and:",
+    "demo.launch.py": "Arguments are those of sam.launch.py, but for `cameras` and "
+    "`image_transport`, and:",
     "sam.launch.py": "Arguments are `use_sim_time`, all [parameters](#parameters), of which those "
     "that are not given are left to `params_file`, and:",
 }

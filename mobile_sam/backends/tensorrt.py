@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobile_sam.checkpoints import cache_directory
+from mobile_sam.files import sync
 from mobile_sam.quoting import first_line
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class _Engines:
         """Waits until they are on the disk: a robot is switched off at any time."""
         try:
             for path in [*self._folder.iterdir(), self._folder]:
-                _sync(path)
+                sync(path)
             self._whole.touch()
         except OSError as error:
             _LOGGER.warning("%s: TensorRT's engine is not kept: %s", self._folder, error)
@@ -145,11 +145,3 @@ class _Engines:
         """Removes what all files share."""
         for timing in self._shared.glob("*.timing"):
             timing.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,7 +6,9 @@ import argparse
 import time
 from typing import Any
 
+from mobile_sam.cli.errors import UserError
 from mobile_sam.cli.model_options import add_model_options, load_predictor
+from mobile_sam.quoting import first_line
 
 
 def add_command(commands: Any) -> None:
@@ -36,6 +38,11 @@ def run(options: argparse.Namespace) -> int:
     for height, width in options.sizes:
         print(f"{width}x{height}: ", end="", flush=True)
         begin = time.monotonic()
-        predictor.prepare((height, width))
+        try:
+            predictor.prepare((height, width))
+        except RuntimeError as error:  # of the backend, or for lack of memory
+            raise UserError(
+                f"{options.weights}: cannot be prepared: {first_line(error)}"
+            ) from error
         print(f"ready after {time.monotonic() - begin:.1f} s", flush=True)
     return 0

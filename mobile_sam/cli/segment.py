@@ -31,7 +31,7 @@ from mobile_sam.cli.prompt_options import (
 from mobile_sam.coco import Boxes, CocoError, CocoWriter, read_boxes
 from mobile_sam.everything import EverythingSettings, segment_everything
 from mobile_sam.overlay import label_image, overlay_image
-from mobile_sam.pictures import Picture, PictureError, open_pictures
+from mobile_sam.pictures import Picture, PictureError, image_files, open_pictures
 from mobile_sam.predictor import Predictor
 from mobile_sam.prompts import Prompt
 from mobile_sam.segments import Segments
@@ -239,8 +239,7 @@ def _shared_stems(folder: Path) -> set[str]:
     """Returns the names without endings that several pictures of a folder have."""
     if not folder.is_dir():
         return set()
-    files = (file for file in folder.iterdir() if file.is_file())
-    stems = Counter(file.stem for file in files if cv2.haveImageReader(str(file)))
+    stems = Counter(file.stem for file in image_files(folder))
     return {stem for stem, count in stems.items() if count > 1}
 
 

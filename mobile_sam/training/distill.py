@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from mobile_sam.checkpoints import WeightsError, load_sam, save_safetensors
 from mobile_sam.modeling import Sam, SamConfig
 from mobile_sam.modeling.sam import normalised
 from mobile_sam.pictures import PictureError
+from mobile_sam.quoting import in_one_line
 from mobile_sam.training.batches import Batches, index_at, load
 from mobile_sam.training.distributed import Group, join
 from mobile_sam.training.embeddings import EmbeddingStore, StoreError
@@ -226,8 +226,7 @@ def _give_decoder(student: Sam, name: str) -> None:
             getattr(student, part).load_state_dict(of_part)
         except RuntimeError as error:
             _, _, cause = str(error).partition("\n")
-            cause = textwrap.shorten(cause, 200, placeholder=" …")
-            raise WeightsError(f"{name}: {part} does not fit: {cause}") from error
+            raise WeightsError(f"{name}: {part} does not fit: {in_one_line(cause)}") from error
 
 
 if __name__ == "__main__":

@@ -29,9 +29,9 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from mobile_sam.checkpoints import WeightsError, write_tensors
+from mobile_sam.files import write_whole
 from mobile_sam.pictures import PictureError
 from mobile_sam.training.batches import load
-from mobile_sam.training.files import write_whole
 from mobile_sam.training.options import at_least
 from mobile_sam.training.teachers import Teacher, load_teacher
 from mobile_sam.training.unlabelled import PictureFile, SquarePictures, list_pictures

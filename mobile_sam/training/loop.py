@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
@@ -23,9 +22,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from mobile_sam.files import write_whole
+from mobile_sam.quoting import in_one_line
 from mobile_sam.training.curves import Curves
 from mobile_sam.training.distributed import Group
-from mobile_sam.training.files import write_whole
 
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _RANGES = (
@@ -299,7 +299,7 @@ def _resume(
 
 
 def _in_short(error: Exception) -> str:
-    return textwrap.shorten(str(error), 200, placeholder=" …") or type(error).__name__
+    return in_one_line(str(error)) or type(error).__name__
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:

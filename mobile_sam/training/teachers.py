@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import textwrap
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from mobile_sam.checkpoints import WeightsError, convert_official, load_sam
 from mobile_sam.modeling.sam import normalised
+from mobile_sam.quoting import in_one_line
 
 # By the names of SAM's own registry.
 _SAM_ENCODERS = {
@@ -120,7 +120,7 @@ def _reading(model_name: str, path: Path) -> Iterator[None]:
     try:
         yield
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, AttributeError) as error:
-        cause = textwrap.shorten(str(error), 200, placeholder=" …")
+        cause = in_one_line(str(error))
         raise WeightsError(f"{path}: not a checkpoint of SAM's {model_name}: {cause}") from error
 
 

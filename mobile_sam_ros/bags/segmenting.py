@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 import mobile_sam
 from mobile_sam.everything import EverythingSettings, segment_everything
-from mobile_sam.quoting import quoted
 from mobile_sam.segments import concatenate
 from mobile_sam_ros.bags.journal import Journal, Result, State
 from mobile_sam_ros.bags.matching import Companions, Moment
@@ -21,7 +20,7 @@ from mobile_sam_ros.bags.plain_messages import PlainClasses, result_classes
 from mobile_sam_ros.bags.source import FALL, BagError, SourceBag
 from mobile_sam_ros.candidates import Selection, best, of_detections, why_left_out
 from mobile_sam_ros.conversions import BadMessage, nanoseconds, rgb_from_message
-from mobile_sam_ros.detections import STANDARD, reader
+from mobile_sam_ros.detections import STANDARD, of_another_camera, reader
 from mobile_sam_ros.following import Following
 from mobile_sam_ros.frames import Frame
 from mobile_sam_ros.identity import Identity, Shown
@@ -321,14 +320,11 @@ def _since(request: Request, journal: Journal) -> int | None:
 def _is_of_this_camera(
     message: Any, image: Any, request: Request, wrong: Callable[[str], None]
 ) -> bool:
-    """Whether the frame_ids agree: cameras that are triggered together have equal stamps."""
-    given, wanted = message.header.frame_id, image.header.frame_id
-    if not request.match_frame_id or not given or not wanted or given == wanted:
+    """Whether detections are taken for an image; says why not."""
+    doubt = of_another_camera(message.header, image.header)
+    if not request.match_frame_id or not doubt:
         return True
-    wrong(
-        f"{request.detections}: frame_id {quoted(given)} is not that of the image of its stamp, "
-        f"{quoted(wanted)}: is this another camera's? If not, give --no-match-frame-id"
-    )
+    wrong(f"{request.detections}: {doubt} If not, give --no-match-frame-id")
     return False
 
 

@@ -204,10 +204,6 @@ class Viewer:
             await self._node.prompt(PromptArray.UNTIL_CLEARED, prompt)
             if not request.still:
                 return
-        elif request.mode == requests.FOLLOW and id == request.id:
-            if segment is None or not is_followed(segment):
-                # It may stay at its place until now, which the service would not end.
-                await self._node.prompt(PromptArray.TRACKED, prompt, picture.image.header)
         track = request.mode == requests.FOLLOW
         found = await self._node.segment(picture, prompt, track)
         for item in found.segments:  # the node says what it is in this image alone

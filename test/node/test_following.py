@@ -152,6 +152,11 @@ def test_one_id_is_one_object_however_it_was_shown(graph: Peer) -> None:
     say(PromptArray.TRACKED, stamp, 2, "mug")
     graph.wait(lambda: states(stamp) == [("mug", Segment.ACTIVE)], "that it is followed")
     shown(3, [("mug", Segment.ACTIVE)])
+    say(PromptArray.UNTIL_CLEARED, 0, 3, "mug")
+    shown(3, [("mug", Segment.NOT_TRACKED)])
+    request = SegmentService.Request(prompts=[Prompt(id="mug", points=[middle(3, 3)])], track=True)
+    assert graph.call(SegmentService, "/sam/segment", request).success
+    shown(3, [("mug", Segment.ACTIVE)])
 
     to_come = stamps() + 10**10
     say(PromptArray.TRACKED, to_come, 4, "plum", "pear")

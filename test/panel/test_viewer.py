@@ -132,7 +132,7 @@ def test_each_of_two_answers_is_added_to_what_is_shown_by_then() -> None:
 @pytest.mark.parametrize(
     ("before", "mode", "published", "asked"),
     [
-        (Segment.NOT_TRACKED, requests.FOLLOW, [PromptArray.TRACKED], [True]),
+        (Segment.NOT_TRACKED, requests.FOLLOW, [], [True]),
         (Segment.ACTIVE, requests.FOLLOW, [], [True]),
         (Segment.NOT_TRACKED, requests.STAY, [PromptArray.UNTIL_CLEARED], []),
         (Segment.NOT_TRACKED, requests.ONCE, [], [False]),
@@ -141,7 +141,7 @@ def test_each_of_two_answers_is_added_to_what_is_shown_by_then() -> None:
 def test_how_the_node_is_asked(
     before: int, mode: str, published: list[int], asked: list[bool]
 ) -> None:
-    """With the image wherever a click could be lost; of what may stay at its place, that ends."""
+    """With the image wherever a click could be lost."""
 
     async def run() -> None:
         first = picture(segment("mug", 10, 10, 11, 11, state=before))
