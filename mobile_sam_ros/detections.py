@@ -190,6 +190,6 @@ def of_another_camera(detections: Any, image: Any) -> str:
     if not given or not wanted or given == wanted:
         return ""
     return (
-        f"frame_id {quoted(given)} is not that of the image of its stamp, {quoted(wanted)}: is this "
-        "another camera's?"
+        f"frame_id {quoted(given)} is not that of the image of its stamp, {quoted(wanted)}: is "
+        "this another camera's?"
     )

@@ -195,7 +195,6 @@ class Viewer:
         in those of the stream from the next one on.
         """
         picture = self._picture(request.number)
-        segment = picture.segment(request.id)
         id = self._objects.own_id(request.id, picture) if request.id else self._objects.new_id()
         prompt = self._prompt(request, picture, id)
         if id != request.id:

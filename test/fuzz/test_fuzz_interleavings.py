@@ -225,6 +225,7 @@ class Expected:
 
     def serve(self, kind: str, content: Any, shot: Shot) -> None:
         if kind == "detections":
+            self.detector_came = True
             self.put_newest(Task(shot, content, self.standing_now()))
         elif kind == "stand":
             self.put_newest(Task(shot, prompts=self.standing_now()))
@@ -264,6 +265,8 @@ class Expected:
         self.requests.clear()
         self.orders.clear()
         self.newest = None
+        self.shots.clear()  # they would be old when it goes on
+        self.early.clear()
 
     def objects(self, task: Task) -> tuple[tuple[str, Box], ...]:
         scored = [(n, b, s) for n, b, s in task.found if s >= self.least_score]
@@ -310,7 +313,6 @@ class Interleaving(RuleBasedStateMachine):
     def detect(self, stamp: int, found: list[tuple[str, Box, float]]) -> None:
         boxes = [box_detection(box, name, score) for name, box, score in found]
         self.node._on_detections(detections(stamp, *boxes))
-        self.expected.detector_came = True
         self.expected.about(stamp, "detections", tuple(found))
 
     @rule(
