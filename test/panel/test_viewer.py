@@ -65,6 +65,7 @@ def picture(*segments: Segment) -> Picture:
 def show(number: int, id: str = "", mode: str = requests.FOLLOW, **fields: Any) -> requests.Show:
     """A request to show an object."""
     given = {"points": (), "box": None, "still": False} | fields
+    given["points"] = tuple((float(x), float(y), there) for x, y, there in given["points"])
     return requests.Show(number=number, id=id, mode=mode, **given)
 
 
